@@ -1,0 +1,44 @@
+# make demo    simulate a small survey and run everything on it, in ./demo
+# make test    the tests, with the branch coverage of tasks/
+# make lint    style, types, import directions, and the documentation with warnings as errors
+# make docs    the documentation, in docs/_build/html
+# make bench   wall time of every stage of a demo from scratch, one line of JSON at the end
+# make clean   remove what the other targets made
+#
+# The first target sets up .venv, and again when pyproject.toml or constraints.txt change.
+# Another interpreter: make PYTHON=python3.12 demo
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lint docs bench clean
+
+demo: $(READY)
+	$(BIN)/shearline demo --root demo
+
+test: $(READY)
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=80
+
+lint: $(READY) docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+
+bench: $(READY)
+	$(BIN)/python benchmarks/stages.py
+
+clean:
+	rm -rf .venv demo build dist *.egg-info docs/_build docs/api/generated .coverage .coverage.* \
+		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Shearline needs Python 3.11 or newer, and this is " + sys.version.split()[0] + ": try make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""When and where flows run: survey files, deployments, work pools."""

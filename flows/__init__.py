@@ -1,0 +1,1 @@
+"""How stages are wired into flows, and the `shearline` command."""

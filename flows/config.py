@@ -1,0 +1,317 @@
+"""Settings of the flows: one field per stage, loaded from YAML; errors name the key and the nearest valid name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator
+from tasks.coadd import CoaddConfig
+from tasks.epochs import EpochsConfig
+from tasks.mean_shear import MeanShearConfig
+from tasks.merge import MergeConfig
+from tasks.psf_fit import PsfFitConfig
+from tasks.psf_interp import PsfInterpConfig
+from tasks.psf_validate import PsfValidateConfig
+from tasks.report import ReportConfig
+from tasks.spread_model import SpreadModelConfig
+from tasks.stars import StarsConfig
+from tasks.truth import TruthConfig
+
+from tasks.catalog import CatalogConfig
+from tasks.detect import DetectConfig
+from tasks.dq_init import DQInitConfig
+from tasks.errors import ConfigError
+from tasks.find_exposures import FindExposuresConfig
+from tasks.headers import HeadersConfig
+from tasks.mask import MaskConfig
+from tasks.products.config import StageConfig
+from tasks.products.identity import ExposureId, TileId
+from tasks.products.instrument import Instrument
+from tasks.references import ReferencesConfig
+from tasks.shapes import ShapesConfig
+from tasks.simulate import SimulationConfig
+from tasks.split import SplitConfig
+from tasks.stamps import StampsConfig
+
+SURVEYS = "surveys"
+GROUPS = ("exposure", "tile")
+
+
+class ReferenceCache(StageConfig):
+    """Where the CRDS rules and reference files of the instrument are."""
+
+    root: str
+    """Folder of the CRDS cache; ``{raw}`` stands for the raw store."""
+
+    observatory: Annotated[str, Field(pattern=r"^[a-z]{2,9}$")]
+    """Observatory whose rules are used, such as ``jwst``."""
+
+    context: Annotated[str, Field(pattern=r"^[a-z0-9_]+\.pmap$")]
+    """Pipeline context, such as ``jwst_1300.pmap``."""
+
+    checksum: typing.Literal["strict", "warn", "ignore"] = "strict"
+    """What a rule file with a wrong checksum means."""
+
+
+class ExposureConfig(StageConfig):
+    """Settings of the exposure flow: from a raw exposure to PSF models, CCD by CCD."""
+
+    instrument: Instrument
+    """The camera's files and header keywords."""
+
+    reference_cache: ReferenceCache | None = None
+    """CRDS cache of the static detector flags; none skips ``dq_init``."""
+
+    star_catalog: str | None = None
+    """Star catalogue in the raw store for halo and spike masks, a FITS table with RA, DEC, MAG."""
+
+    min_ccds: Annotated[int, Field(ge=1)] = 1
+    """Fewest good CCDs with which an exposure still stands."""
+
+    split: SplitConfig = SplitConfig()
+    """Raw file to one image per CCD."""
+
+    headers: HeadersConfig = HeadersConfig()
+    """WCS index."""
+
+    references: ReferencesConfig = ReferencesConfig()
+    """Choice of reference files."""
+
+    dq_init: DQInitConfig = DQInitConfig()
+    """Static detector flags."""
+
+    mask: MaskConfig = MaskConfig()
+    """Lensing mask."""
+
+    detect: DetectConfig = DetectConfig()
+    """Source detection."""
+
+    stars: StarsConfig = StarsConfig()
+    """Star selection."""
+
+    psf_fit: PsfFitConfig = PsfFitConfig()
+    """PSF model."""
+
+    psf_validate: PsfValidateConfig = PsfValidateConfig()
+    """PSF residuals."""
+
+
+class TileConfig(StageConfig):
+    """Settings of the tile flow: from the exposures of a tile to its shape catalogue."""
+
+    star_catalog: str | None = None
+    """Star catalogue in the raw store for halo and spike masks, a FITS table with RA, DEC, MAG."""
+
+    find_exposures: FindExposuresConfig = FindExposuresConfig()
+    """Survey grid, and which CCDs overlap a tile."""
+
+    coadd: CoaddConfig = CoaddConfig()
+    """Drizzle coaddition."""
+
+    mask: MaskConfig = MaskConfig()
+    """Lensing mask of the tile."""
+
+    detect: DetectConfig = DetectConfig()
+    """Source detection on the tile."""
+
+    epochs: EpochsConfig = EpochsConfig()
+    """Which CCD saw which source."""
+
+    psf_interp: PsfInterpConfig = PsfInterpConfig()
+    """PSF of every source in every epoch."""
+
+    stamps: StampsConfig = StampsConfig()
+    """Multi-epoch stamps."""
+
+    spread_model: SpreadModelConfig = SpreadModelConfig()
+    """Star-galaxy separation."""
+
+    shapes: ShapesConfig = ShapesConfig()
+    """Metacalibration shapes."""
+
+    catalog: CatalogConfig = CatalogConfig()
+    """Final catalogue of the tile."""
+
+
+class SurveyConfig(StageConfig):
+    """Settings of a whole survey."""
+
+    name: str
+    """Name of the survey, for reports."""
+
+    exposures: tuple[ExposureId, ...] = ()
+    """Exposures that `shearline run survey` processes; empty takes all in the raw store."""
+
+    tiles: tuple[TileId, ...] = ()
+    """Tiles that `shearline run survey` processes."""
+
+    exposure: ExposureConfig
+    """The exposure flow."""
+
+    tile: TileConfig = TileConfig()
+    """The tile flow."""
+
+    merge: MergeConfig = MergeConfig()
+    """Merging of the tiles' catalogues."""
+
+    mean_shear: MeanShearConfig = MeanShearConfig()
+    """Response-corrected mean shear."""
+
+    truth: TruthConfig = TruthConfig()
+    """Comparison with the truth of a simulated survey."""
+
+    report: ReportConfig = ReportConfig()
+    """Report of the survey."""
+
+    simulation: SimulationConfig | None = None
+    """The simulated survey of `shearline demo`; none for real data."""
+
+    @field_validator("exposures", "tiles", mode="before")
+    @classmethod
+    def _names_are_text(cls, value: object) -> object:
+        # YAML reads an exposure name such as 2113737 as a number
+        return [str(item) if isinstance(item, int) else item for item in value] if isinstance(value, list) else value
+
+
+def survey_files() -> list[str]:
+    """Return the names of the survey files that come with Shearline."""
+    folder = importlib.resources.files("deployments") / SURVEYS
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_survey(name: str, changes: Sequence[str] = ()) -> SurveyConfig:
+    """Read a survey file and apply changes from the command line.
+
+    Parameters
+    ----------
+    name
+        Path of a YAML file, or the name of one that comes with Shearline, such as ``cfis``.
+    changes
+        Texts ``stage.field=value``; values are read as YAML.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or a key or value is wrong: every fault with the path of its key.
+    """
+    settings = _read_yaml(name)
+    for change in changes:
+        _apply(settings, change)
+    try:
+        return SurveyConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(f"{name}: " + "; ".join(_sentences(error))) from error
+
+
+def _read_yaml(name: str) -> dict[str, Any]:
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise ConfigError(f"There is no survey file {name}.")
+        text = path.read_text()
+    elif name in survey_files():
+        text = (importlib.resources.files("deployments") / SURVEYS / f"{name}.yaml").read_text()
+    else:
+        raise ConfigError(
+            f"There is no survey {name!r}{_nearest(name, survey_files())}; give a .yaml file or one of them."
+        )
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{name} holds {type(settings).__name__}, not settings by name.")
+    return settings
+
+
+def _apply(settings: dict[str, Any], change: str) -> None:
+    path, separator, text = change.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise ConfigError(f"--set {change!r} is not of the form stage.field=value.")
+    keys = _full_path(keys, change)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {change!r}: the value is not valid YAML.") from error
+    target = settings
+    for key in keys[:-1]:
+        inner = target.setdefault(key, {})
+        if not isinstance(inner, dict):
+            inner = target[key] = {}
+        target = inner
+    target[keys[-1]] = value
+
+
+def _full_path(keys: list[str], change: str) -> list[str]:
+    """Let ``stars.snr_min`` stand for ``exposure.stars.snr_min``; a stage of both flows must be spelt out."""
+    if keys[0] in SurveyConfig.model_fields:
+        return keys
+    groups = [group for group, model in _groups() if keys[0] in model.model_fields]
+    if len(groups) > 1:
+        names = " or ".join(f"{group}.{'.'.join(keys)}" for group in groups)
+        raise ConfigError(f"--set {change!r} is ambiguous: say {names}.")
+    if not groups:
+        names = [*SurveyConfig.model_fields, *(name for _, model in _groups() for name in model.model_fields)]
+        raise ConfigError(f"--set {change!r}: there is no {keys[0]!r}{_nearest(keys[0], names)}.")
+    return [groups[0], *keys]
+
+
+def _groups() -> Iterator[tuple[str, type[BaseModel]]]:
+    yield "exposure", ExposureConfig
+    yield "tile", TileConfig
+
+
+def _sentences(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors():
+        location = fault["loc"]
+        path = ".".join(str(part) for part in location)
+        if fault["type"] == "extra_forbidden":
+            names = _valid_names(SurveyConfig, location[:-1])
+            yield f"{path} is not a setting{_nearest(str(location[-1]), names)}"
+        elif fault["type"] == "missing":
+            yield f"{path} is missing"
+        else:
+            yield f"{path} = {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+
+
+def _valid_names(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """Return the field names of the model at a location; empty where there is none."""
+    current: object = model
+    for part in location:
+        models = list(_models(current))
+        fields: Mapping[str, Any] = {name: item for found in models for name, item in found.model_fields.items()}
+        if isinstance(part, int):
+            continue
+        if part not in fields:
+            continue
+        current = fields[part].annotation
+    return [name for found in _models(current) for name in found.model_fields]
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif typing.get_origin(annotation) in {typing.Union, types.UnionType, tuple, list, dict, Annotated}:
+        for inner in typing.get_args(annotation):
+            yield from _models(inner)
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    found = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if found:
+        return f"; did you mean {found[0]!r}?"
+    return f"; there are {', '.join(sorted(set(names)))}" if names else ""
+
+
+def dump_survey(config: SurveyConfig) -> str:
+    """Return the resolved settings as YAML, every default written out."""
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text

@@ -1,0 +1,98 @@
+"""One tile: coadd, detect, and joint multi-epoch shapes of every source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect import flow
+from tasks.coadd import coadd_tile_task
+from tasks.epochs import find_epochs_task
+from tasks.psf_interp import interpolate_psf_task
+from tasks.spread_model import measure_spread_task
+
+from blocks.store import DataStore
+from flows.config import TileConfig
+from flows.exposure import star_catalog
+from flows.outcome import TASK_RUNNER
+from tasks.archive.manifests import write_tile_products
+from tasks.catalog import make_catalog_task
+from tasks.detect import detect_tile_task
+from tasks.errors import DataError
+from tasks.find_exposures import find_exposures_task
+from tasks.headers import merge_headers_task
+from tasks.mask import mask_tile_task
+from tasks.products.identity import ExposureProducts, TileId, TileProducts
+from tasks.shapes import measure_shapes_task
+from tasks.stage import session
+from tasks.stamps import cut_stamps_task
+
+
+@flow(name="tile", flow_run_name="tile {tile}", task_runner=TASK_RUNNER)
+def process_tile(
+    tile: TileId,
+    exposures: Sequence[ExposureProducts],
+    config: TileConfig,
+    store: DataStore,
+    raw: DataStore,
+    workers: int = 2,
+) -> TileProducts:
+    """Take the processed exposures of a tile to its shape catalogue.
+
+    Parameters
+    ----------
+    tile
+        Cell of the survey grid.
+    exposures
+        Products of the exposures that may overlap it; those that do not are left out.
+    config
+        Settings of every stage.
+    store
+        Where the products are and go.
+    raw
+        Where the star catalogue is; never written.
+    workers
+        Number of worker processes.
+
+    Returns
+    -------
+    TileProducts
+        The products by stage; also published as ``products.json``.
+
+    Raises
+    ------
+    DataError
+        If no exposure overlaps the tile, or a stage cannot work with what there is.
+    """
+    if not exposures:
+        raise DataError(f"Tile {tile} has no processed exposures; run its exposures first.")
+    ccds = [ccd for exposure in exposures for ccd in exposure.ccds]
+    with session(workers):
+        index = merge_headers_task(tile, [exposure.headers for exposure in exposures], config.find_exposures, store)
+        overlap = find_exposures_task(tile, index, config.find_exposures, store)
+        stars = star_catalog(raw, config.star_catalog, tile)
+        coadd = coadd_tile_task(tile, overlap, ccds, config.coadd, store)
+        mask = mask_tile_task(coadd, stars, config.mask, store, raw)
+        sources = detect_tile_task(coadd, mask, config.detect, store)
+        epochs = find_epochs_task(sources, overlap, ccds, config.epochs, store)
+        psf = interpolate_psf_task(epochs, ccds, config.psf_interp, store)
+        spread = measure_spread_task.submit(coadd, mask, sources, psf, config.spread_model, store)
+        stamps = cut_stamps_task(coadd, mask, sources, epochs, psf, ccds, config.stamps, store)
+        shapes = measure_shapes_task(stamps, config.shapes, store)
+        catalog = make_catalog_task(tile, sources, mask, epochs, spread.result(), shapes, config.catalog, store)
+        products = TileProducts(
+            tile=tile,
+            catalog=catalog,
+            products={
+                "exposures": overlap,
+                "coadd": coadd,
+                "mask": mask,
+                "sources": sources,
+                "epochs": epochs,
+                "psf": psf,
+                "stamps": stamps,
+                "spread_model": spread.result(),
+                "shapes": shapes,
+            },
+        )
+        write_tile_products(store, products)
+        return products

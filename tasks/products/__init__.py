@@ -1,0 +1,1 @@
+"""What exists: frozen types for identities, settings, images, tables and models; no bytes."""

@@ -1,0 +1,207 @@
+"""Names of exposures, CCDs and tiles, and references to stored products.
+
+Names come from events, file names and headers, so they are data: each is matched against a pattern before it may become
+part of a key, and no pattern admits a path separator, a leading dot or a control character.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_+-]{0,63}$"
+TILE_PATTERN = r"^\d{1,6}[.-]\d{1,6}$"
+KEY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_+.-]*(/[A-Za-z0-9][A-Za-z0-9_+.-]*)*$"
+SHA256_PATTERN = r"^[0-9a-f]{64}$"
+
+MAX_CCDS = 1000
+
+Key = Annotated[str, StringConstraints(pattern=KEY_PATTERN, max_length=512)]
+SummaryValue = int | float | str | bool
+
+
+class NamedIdentity(RootModel[str]):
+    """An identity that is one word, in Python, in JSON and in print."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @property
+    def name(self) -> str:
+        """The word."""
+        return self.root
+
+    def __str__(self) -> str:
+        return self.root
+
+
+class ExposureId(NamedIdentity):
+    """One exposure of the whole camera, such as ``2113737``."""
+
+    root: Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+
+
+class TileId(NamedIdentity):
+    """One cell of the survey grid, such as ``210.296``: column, dot, row."""
+
+    root: Annotated[str, StringConstraints(pattern=TILE_PATTERN)]
+
+    @property
+    def column(self) -> int:
+        """Index along right ascension."""
+        return int(re.split(r"[.-]", self.name)[0])
+
+    @property
+    def row(self) -> int:
+        """Index along declination."""
+        return int(re.split(r"[.-]", self.name)[1])
+
+
+class CcdId(BaseModel):
+    """One CCD of one exposure; prints as ``2113737-10``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    exposure: Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+    """Name of the exposure."""
+
+    ccd: Annotated[int, Field(ge=0, lt=MAX_CCDS)]
+    """Number of the CCD in the instrument description, from 0."""
+
+    def __str__(self) -> str:
+        return f"{self.exposure}-{self.ccd}"
+
+
+Identity = NamedIdentity | CcdId
+"""The name of an exposure, a tile or a CCD."""
+
+
+class ProductRef(BaseModel):
+    """What tasks exchange instead of arrays: which bytes are in the store under which key.
+
+    Two references are the same product if key and checksum agree; the summary is for people and never part of a
+    cache key.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    key: Key
+    """Name in the store, relative to the collection."""
+
+    sha256: Annotated[str, StringConstraints(pattern=SHA256_PATTERN)]
+    """Checksum of the stored bytes."""
+
+    size: Annotated[int, Field(ge=0)]
+    """Number of stored bytes."""
+
+    subject: str = ""
+    """What the product is about, as people say it: ``2113737-10`` or ``210.296``."""
+
+    summary: dict[str, SummaryValue] = Field(default_factory=dict)
+    """A few numbers for tables and reports, such as ``{"n_sources": 153}``."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ProductRef) and (self.key, self.sha256) == (other.key, other.sha256)
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.sha256))
+
+
+class RawExposure(BaseModel):
+    """The raw files of one exposure in the raw store; weight and flag images are optional."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    exposure: ExposureId
+    """Name of the exposure."""
+
+    image: ProductRef
+    """Image file: a multi-extension FITS file, tile-compressed or not."""
+
+    weight: ProductRef | None = None
+    """Weight file with the same extensions, 0 where a pixel is bad."""
+
+    flag: ProductRef | None = None
+    """Flag file with the same extensions; the instrument description gives the meaning of the bits."""
+
+
+class CcdProducts(BaseModel):
+    """What the exposure flow leaves of one CCD, as the tile flow needs it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    ccd: CcdId
+    """The CCD."""
+
+    image: ProductRef
+    """Science, weight and DQ as split from the raw exposure."""
+
+    dq: ProductRef
+    """DQ plane with the static flags of the detector."""
+
+    mask: ProductRef
+    """Lensing mask."""
+
+    sources: ProductRef
+    """Detected sources, segmentation, background and rms meshes."""
+
+    stars: ProductRef
+    """Stars selected for the PSF model."""
+
+    psf: ProductRef
+    """PSF model."""
+
+    residuals: ProductRef
+    """PSF residuals at the reserved stars."""
+
+
+class SetAside(BaseModel):
+    """Something that the run went on without, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    subject: str
+    """CCD, exposure or tile."""
+
+    stage: str
+    """Stage that refused it."""
+
+    reason: str
+    """The sentence of the error."""
+
+
+class ExposureProducts(BaseModel):
+    """What the exposure flow leaves: its good CCDs, its WCS index, and what it set aside."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    exposure: ExposureId
+    """Name of the exposure."""
+
+    headers: ProductRef
+    """WCS index of the good CCDs."""
+
+    ccds: tuple[CcdProducts, ...]
+    """Products of the good CCDs, by CCD number."""
+
+    set_aside: tuple[SetAside, ...] = ()
+    """CCDs that are missing here, and why."""
+
+
+class TileProducts(BaseModel):
+    """What the tile flow leaves."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    tile: TileId
+    """Name of the tile."""
+
+    catalog: ProductRef
+    """Catalogue of the tile: one row per detected source."""
+
+    products: dict[str, ProductRef]
+    """Every product of the tile by stage."""
+
+    set_aside: tuple[SetAside, ...] = ()
+    """What the tile went on without, and why."""

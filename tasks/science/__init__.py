@@ -1,0 +1,1 @@
+"""Algorithms on numpy and astropy objects: no files, no Prefect, no settings models."""

@@ -1,0 +1,177 @@
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect import flow
+from prefect.states import State
+from prefect.task_runners import ThreadPoolTaskRunner
+from small_stages import CopyConfig, WriteConfig, copy_task, write_task
+
+from blocks.store import DataStore
+from tasks.errors import DataError, MissingProductError, RunStoppedError
+from tasks.products.identity import CcdId, ProductRef
+from tasks.stage import Outcome, session
+
+CCD = CcdId(exposure="2113737", ccd=1)
+
+
+def run_twice_and_count(store: DataStore, *configs: WriteConfig) -> list[Outcome]:
+    with session() as current:
+        for config in configs:
+            copy_task.fn(write_task.fn(CCD, config, store), CopyConfig(), store)
+    return [event.outcome for event in current.events]
+
+
+def test_a_stage_needs_no_server_and_returns_the_reference_of_its_product(store: DataStore) -> None:
+    ref = write_task.fn(CCD, WriteConfig(text="flux"), store)
+
+    assert ref.key == "written/2113737-1"
+    assert ref.subject == "2113737-1"
+    assert store.read_bytes(ref.key) == b"flux"
+
+
+def test_a_second_run_reuses_everything(store: DataStore) -> None:
+    outcomes = run_twice_and_count(store, WriteConfig(), WriteConfig())
+
+    assert outcomes == [Outcome.RUN, Outcome.RUN, Outcome.REUSED, Outcome.REUSED]
+
+
+def test_changed_settings_run_the_stage_and_what_depends_on_it(store: DataStore) -> None:
+    outcomes = run_twice_and_count(store, WriteConfig(), WriteConfig(text="b"))
+
+    assert outcomes == [Outcome.RUN] * 4
+
+
+def test_settings_that_do_not_change_the_product_leave_later_stages_alone(store: DataStore) -> None:
+    outcomes = run_twice_and_count(store, WriteConfig(), WriteConfig(fail_ccd=7))
+
+    assert outcomes[2:] == [Outcome.RUN, Outcome.REUSED]
+
+
+def test_a_deleted_product_is_made_again_and_only_it(store: DataStore) -> None:
+    run_twice_and_count(store, WriteConfig())
+    store.remove("written/2113737-1")
+
+    assert run_twice_and_count(store, WriteConfig()) == [Outcome.RUN, Outcome.REUSED]
+
+
+def test_a_damaged_product_is_made_again(store: DataStore) -> None:
+    run_twice_and_count(store, WriteConfig())
+    store.put_bytes("copied/2113737-1", b"damaged")
+
+    assert run_twice_and_count(store, WriteConfig()) == [Outcome.REUSED, Outcome.RUN]
+    assert store.read_bytes("copied/2113737-1") == b"a"
+
+
+def test_changed_code_makes_a_stage_stale(store: DataStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_twice_and_count(store, WriteConfig())
+    monkeypatch.setattr("tasks.stage.code_fingerprint", lambda _module: "another code")
+
+    assert run_twice_and_count(store, WriteConfig()) == [Outcome.RUN, Outcome.RUN]
+
+
+def test_a_damaged_record_counts_as_none(store: DataStore) -> None:
+    run_twice_and_count(store, WriteConfig())
+    store.put_bytes("records/write/2113737-1.json", b"{")
+
+    assert run_twice_and_count(store, WriteConfig()) == [Outcome.RUN, Outcome.REUSED]
+
+
+def test_bad_data_is_set_aside_with_its_sentence(store: DataStore) -> None:
+    with session() as current, pytest.raises(DataError, match="CCD 2113737-1 is bad"):
+        write_task.fn(CCD, WriteConfig(fail_ccd=1), store)
+
+    assert [(event.outcome, event.reason) for event in current.events] == [(Outcome.SET_ASIDE, "CCD 2113737-1 is bad.")]
+    assert not store.exists("records/write/2113737-1.json")
+
+
+def test_after_a_bug_no_stage_is_started(store: DataStore) -> None:
+    with session():
+        with pytest.raises(ZeroDivisionError):
+            write_task.fn(CCD, WriteConfig(crash_ccd=1), store)
+        with pytest.raises(RunStoppedError, match="stopped by write of 2113737-1: ZeroDivisionError"):
+            write_task.fn(CcdId(exposure="2113737", ccd=2), WriteConfig(), store)
+
+
+def test_a_missing_input_has_a_sentence(store: DataStore) -> None:
+    gone = ProductRef(key="written/gone", sha256="0" * 64, size=1, subject="2113737-1")
+
+    with session(), pytest.raises(MissingProductError, match="written/gone of 2113737-1 is not in"):
+        copy_task.fn(gone, CopyConfig(), store)
+
+
+@pytest.fixture
+def pool() -> Iterator[None]:
+    with session(workers=1):
+        yield
+
+
+def test_bodies_run_in_worker_processes_and_their_errors_come_back(store: DataStore, pool: None) -> None:
+    ref = write_task.fn(CCD, WriteConfig(), store)
+
+    assert ref.summary["pid"] != os.getpid()
+    with pytest.raises(DataError, match="CCD 2113737-1 is bad"):
+        write_task.fn(CCD, WriteConfig(fail_ccd=1), store)
+
+
+@flow(task_runner=ThreadPoolTaskRunner(max_workers=8))
+def write_and_copy(config: WriteConfig, store: DataStore) -> list[tuple[State, State]]:
+    pairs = []
+    for number in range(4):
+        written = write_task.submit(CcdId(exposure="2113737", ccd=number), config, store)
+        pairs.append((written, copy_task.submit(written, CopyConfig(), store)))
+    for written, copied in pairs:
+        written.wait()
+        copied.wait()
+    return [(written.state, copied.state) for written, copied in pairs]
+
+
+def names(states: list[tuple[State, State]]) -> Counter[str]:
+    return Counter(state.name for pair in states for state in pair)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_flow_shows_reused_stages_as_cached(store: DataStore) -> None:
+    with session():
+        first = write_and_copy(WriteConfig(), store)
+        second = write_and_copy(WriteConfig(), store)
+
+    assert names(first) == {"Completed": 8}
+    assert names(second) == {"Cached": 8}
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_one_bad_ccd_fails_alone(store: DataStore) -> None:
+    with session():
+        states = write_and_copy(WriteConfig(fail_ccd=2), store)
+
+    assert names(states) == {"Completed": 6, "Failed": 1, "NotReady": 1}
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_what_may_pass_is_retried_and_bad_data_is_not(store: DataStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = write_task.with_options(retry_delay_seconds=0)
+
+    @flow
+    def one(config: WriteConfig) -> ProductRef:
+        return quick(CCD, config, store)
+
+    with session() as current:
+        assert one(WriteConfig(lose_network=2)).key == "written/2113737-1"
+        assert len(store.list_keys("tries")) == 3
+        with pytest.raises(DataError, match="CCD 2113737-1 is bad"):
+            one(WriteConfig(fail_ccd=1))
+
+    assert [event.outcome for event in current.events] == [Outcome.RUN, Outcome.SET_ASIDE]
+
+
+def test_a_store_that_fails_is_not_mistaken_for_an_empty_one(store: DataStore, tmp_path: Path) -> None:
+    run_twice_and_count(store, WriteConfig())
+    record = Path(store.root) / "test" / "records" / "write" / "2113737-1.json"
+    record.unlink()
+    record.mkdir()
+
+    with session(), pytest.raises(OSError, match="cannot read records/write"):
+        write_task.fn(CCD, WriteConfig(), store)
