@@ -51,6 +51,7 @@ from tasks.products.identity import Identity, ProductRef
 
 Arguments = Mapping[str, Any]
 P = ParamSpec("P")
+Parts = Callable[[DataStore, ProductRef], Sequence[ProductRef]]
 
 RETRIES = 2
 RETRY_BACKOFF_S = 2
@@ -171,7 +172,7 @@ def _make_pool(workers: int) -> ProcessPoolExecutor:
 
 
 def stage(
-    *, name: str, subject: Callable[[Arguments], object] | None = None
+    *, name: str, subject: Callable[[Arguments], object] | None = None, parts: Parts | None = None
 ) -> Callable[[Callable[P, ProductRef]], Task[P, ProductRef]]:
     """Make a function a stage.
 
@@ -182,6 +183,9 @@ def stage(
     subject
         Says from the arguments what the product is about; by default the first argument that is an identity or a
         product reference says so.
+    parts
+        Returns the further products that the stage leaves beside the one that it returns; a missing part makes the
+        stage run again.
 
     Returns
     -------
@@ -197,7 +201,7 @@ def stage(
         def run(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401 (a reference, or Prefect's state around it)
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            event = _run(body, name, str(find_subject(bound.arguments)), bound.arguments)
+            event = _run(body, name, str(find_subject(bound.arguments)), bound.arguments, parts)
             if event.outcome is Outcome.REUSED and TaskRunContext.get() is not None:
                 return Completed(name="Cached", message="reused from the store", data=event.product)
             return event.product
@@ -234,7 +238,9 @@ def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(error, (OSError, MissingProductError, BrokenProcessPool)) and not isinstance(error, DataError)
 
 
-def _run(body: Callable[..., ProductRef], name: str, subject: str, arguments: Arguments) -> StageEvent:
+def _run(
+    body: Callable[..., ProductRef], name: str, subject: str, arguments: Arguments, parts: Parts | None
+) -> StageEvent:
     current = _session or Session(None)
     if current.stopped_by:
         raise RunStoppedError(f"{name} of {subject} was not started: the run was stopped by {current.stopped_by}")
@@ -242,7 +248,7 @@ def _run(body: Callable[..., ProductRef], name: str, subject: str, arguments: Ar
     try:
         store = _output_store(arguments)
         wanted = _wanted_record(body, name, subject, arguments)
-        product = _reusable(store, wanted)
+        product = _reusable(store, wanted, parts)
         outcome = Outcome.REUSED if product else Outcome.RUN
         if product is None:
             product = _execute_somewhere(current, body, wanted, arguments)
@@ -314,16 +320,22 @@ def _describe(path: str, value: object, settings: dict[str, Any], inputs: dict[s
         raise TypeError(f"argument {path} of type {type(value).__name__} cannot be part of a record")
 
 
-def _reusable(store: DataStore, wanted: Record) -> ProductRef | None:
+def _reusable(store: DataStore, wanted: Record, parts: Parts | None) -> ProductRef | None:
     """Return the recorded product if it was made as asked for and is still there to the bit."""
     try:
         found = Record.model_validate_json(store.read_bytes(keys.record(wanted.stage, wanted.subject)))
         if not found.matches(wanted):
             return None
-        stored = store.stat(found.product.key)
+        if not _is_there(store, found.product):
+            return None
+        whole = parts is None or all(_is_there(store, part) for part in parts(store, found.product))
     except (ObjectNotFoundError, ValidationError):
         return None
-    return found.product if stored.sha256 == found.product.sha256 else None
+    return found.product if whole else None
+
+
+def _is_there(store: DataStore, ref: ProductRef) -> bool:
+    return store.stat(ref.key).sha256 == ref.sha256
 
 
 # --- running --------------------------------------------------------------------------------------------------------

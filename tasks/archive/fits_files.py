@@ -43,7 +43,7 @@ def image_hdu(data: NDArray[np.generic], name: str, header: fits.Header | None =
         array = array.astype(np.uint8)
     if array.dtype.kind == "f" and _is_integral(array):
         array = array.astype(np.int32)
-    kind = "RICE_1" if array.dtype.kind in "iu" and array.dtype.itemsize <= 4 else "GZIP_1"
+    kind = "RICE_1" if array.dtype.kind in "iu" and array.dtype.itemsize <= 4 else "GZIP_2"
     tile = (1,) * (array.ndim - 2) + (min(TILE_ROWS, array.shape[-2]), array.shape[-1])
     hdu = fits.CompImageHDU(array, compression_type=kind, quantize_level=0.0, tile_shape=tile, name=name)
     if header is not None:

@@ -44,8 +44,8 @@ class Instrument(StageConfig):
     star_list_file: str | None = None
     """Name of a star list per CCD, with ``{exposure}`` and ``{ccd}``; none uses the survey's star catalogue."""
 
-    n_ccds: Annotated[int, Field(ge=1, lt=1000)] = 40
-    """Number of CCDs in an exposure."""
+    n_ccds: Annotated[int, Field(ge=1, lt=1000)] | None = None
+    """Number of CCDs in an exposure; none takes as many as the image file has HDUs."""
 
     first_hdu: Annotated[int, Field(ge=0)] = 1
     """HDU of CCD 0; CCD k is HDU ``first_hdu + k``."""
