@@ -72,6 +72,9 @@ def table_from_hdu(hdu: fits.BinTableHDU, schema: TableSchema, ref: ProductRef) 
     table = Table()
     for column in schema.columns:
         values = np.asarray(hdu.data[column.ttype])
+        if column.shape and values.ndim == 1:
+            # astropy drops the axis of vectors of length 1
+            values = values[:, None]
         dtype = np.dtype(column.dtype)
         values = values.astype(dtype) if dtype.kind != "U" else values.astype(np.str_)
         table[column.name] = values - values.dtype.type(1) if column.origin_one else values

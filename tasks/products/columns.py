@@ -62,7 +62,7 @@ class TableSchema:
         return tuple(column.name for column in self.columns)
 
 
-# --- each stage's helper block begins: SOURCES -------------------------------------------------------------------------
+# --- SOURCES ----------------------------------------------------------------------------------------------------------
 SOURCES = TableSchema(
     "SOURCES",
     "Detected sources of one CCD or tile; fluxes in units of the image, NaN where a value cannot be given.",
@@ -125,7 +125,7 @@ SOURCES = TableSchema(
     ),
 )
 
-# --- STARS, PSF_RESIDUALS, EPOCH_PSF, SPREAD ---------------------------------------------------------------------------
+# --- STARS, PSF_RESIDUALS, EPOCH_PSF, SPREAD --------------------------------------------------------------------------
 STARS = TableSchema(
     "STARS",
     "Stars selected for the PSF model; rows in the order of the source table.",
@@ -194,7 +194,7 @@ SPREAD = TableSchema(
     ),
 )
 
-# --- EPOCHS ------------------------------------------------------------------------------------------------------------
+# --- EPOCHS -----------------------------------------------------------------------------------------------------------
 EPOCHS = TableSchema(
     "EPOCHS",
     "Which CCD saw which source of a tile, and where: one row per source and CCD, by source, exposure and CCD.",
@@ -212,7 +212,7 @@ EPOCHS = TableSchema(
     ),
 )
 
-# --- SHAPES ------------------------------------------------------------------------------------------------------------
+# --- SHAPES -----------------------------------------------------------------------------------------------------------
 _METACAL_TYPES = {
     "noshear": "the galaxy as it is",
     "1p": "the galaxy sheared by +step in g1",
@@ -258,7 +258,7 @@ SHAPES = TableSchema(
     ),
 )
 
-# --- CATALOG, SURVEY_CATALOG -------------------------------------------------------------------------------------------
+# --- CATALOG, SURVEY_CATALOG ------------------------------------------------------------------------------------------
 SPREAD_CLASS = Column("spread_class", "i2", "", "0 star, 1 galaxy, 2 other, by spread model and its error")
 
 
@@ -301,7 +301,7 @@ SURVEY_CATALOG = TableSchema(
     ),
 )
 
-# --- TRUTH_GALAXIES, TRUTH_STARS ---------------------------------------------------------------------------------------
+# --- TRUTH_GALAXIES, TRUTH_STARS --------------------------------------------------------------------------------------
 TRUTH_GALAXIES = TableSchema(
     "TRUTH_GALAXIES",
     "Galaxies of the simulated survey.",
