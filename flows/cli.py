@@ -75,8 +75,8 @@ def demo(
         config = load_survey("demo", changes or ())
         store, raw = _stores(str(root / "store"), None, collection)
         with _watched(workers) as current:
-            summary = run_demo(config, store, raw, root, workers, current)
-        print_demo(summary)
+            products, summary = run_demo(config, store, raw, root, workers, current)
+        print_demo(products, summary, current)
 
     _guarded(work)
 
@@ -96,7 +96,7 @@ def run_exposure(
     def work() -> None:
         config, data_store, raw_store = _prepare(survey, changes, store, raw, collection)
         from flows.exposure import process_exposure
-        from flows.progress import print_exposures
+        from flows.progress import print_exposures, print_set_aside
         from tasks.products.identity import ExposureId
 
         with _watched(workers):
@@ -104,6 +104,7 @@ def run_exposure(
                 _identity(ExposureId, exposure), config.exposure, data_store, raw_store, workers
             )
         print_exposures([products])
+        print_set_aside(products.set_aside)
 
     _guarded(work)
 
@@ -122,7 +123,7 @@ def run_tile(
 
     def work() -> None:
         config, data_store, raw_store = _prepare(survey, changes, store, raw, collection)
-        from flows.progress import print_tiles
+        from flows.progress import print_set_aside, print_tiles
         from flows.tile import process_tile
         from tasks.archive.manifests import list_processed_exposures, read_exposure_products
         from tasks.products.identity import TileId
@@ -133,6 +134,7 @@ def run_tile(
         with _watched(workers):
             products = process_tile(name, exposures, config.tile, data_store, raw_store, workers)
         print_tiles([products])
+        print_set_aside(products.set_aside)
 
     _guarded(work)
 

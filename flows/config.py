@@ -12,33 +12,32 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
-from tasks.coadd import CoaddConfig
-from tasks.epochs import EpochsConfig
-from tasks.mean_shear import MeanShearConfig
-from tasks.merge import MergeConfig
-from tasks.psf_fit import PsfFitConfig
-from tasks.psf_interp import PsfInterpConfig
-from tasks.psf_validate import PsfValidateConfig
-from tasks.report import ReportConfig
-from tasks.spread_model import SpreadModelConfig
-from tasks.stars import StarsConfig
-from tasks.truth import TruthConfig
 
 from tasks.catalog import CatalogConfig
+from tasks.coadd import CoaddConfig
 from tasks.detect import DetectConfig
 from tasks.dq_init import DQInitConfig
+from tasks.epochs import EpochsConfig
 from tasks.errors import ConfigError
 from tasks.find_exposures import FindExposuresConfig
 from tasks.headers import HeadersConfig
 from tasks.mask import MaskConfig
+from tasks.mean_shear import MeanShearConfig
+from tasks.merge import MergeConfig
 from tasks.products.config import StageConfig
 from tasks.products.identity import ExposureId, TileId
 from tasks.products.instrument import Instrument
+from tasks.psf_fit import PsfFitConfig
+from tasks.psf_interp import PsfInterpConfig
+from tasks.psf_validate import PsfValidateConfig
 from tasks.references import ReferencesConfig
+from tasks.report import ReportConfig
 from tasks.shapes import ShapesConfig
 from tasks.simulate import SimulationConfig
 from tasks.split import SplitConfig
+from tasks.spread_model import SpreadModelConfig
 from tasks.stamps import StampsConfig
+from tasks.stars import StarsConfig
 
 SURVEYS = "surveys"
 GROUPS = ("exposure", "tile")
@@ -102,6 +101,9 @@ class ExposureConfig(StageConfig):
     psf_validate: PsfValidateConfig = PsfValidateConfig()
     """PSF residuals."""
 
+    report: ReportConfig = ReportConfig()
+    """Report of an exposure."""
+
 
 class TileConfig(StageConfig):
     """Settings of the tile flow: from the exposures of a tile to its shape catalogue."""
@@ -139,6 +141,9 @@ class TileConfig(StageConfig):
     catalog: CatalogConfig = CatalogConfig()
     """Final catalogue of the tile."""
 
+    report: ReportConfig = ReportConfig()
+    """Report of a tile."""
+
 
 class SurveyConfig(StageConfig):
     """Settings of a whole survey."""
@@ -164,8 +169,8 @@ class SurveyConfig(StageConfig):
     mean_shear: MeanShearConfig = MeanShearConfig()
     """Response-corrected mean shear."""
 
-    truth: TruthConfig = TruthConfig()
-    """Comparison with the truth of a simulated survey."""
+    truth: str | None = None
+    """Catalogue of the true galaxies of a simulated survey in the raw store; none for real data."""
 
     report: ReportConfig = ReportConfig()
     """Report of the survey."""
@@ -259,8 +264,8 @@ def _full_path(keys: list[str], change: str) -> list[str]:
         names = " or ".join(f"{group}.{'.'.join(keys)}" for group in groups)
         raise ConfigError(f"--set {change!r} is ambiguous: say {names}.")
     if not groups:
-        names = [*SurveyConfig.model_fields, *(name for _, model in _groups() for name in model.model_fields)]
-        raise ConfigError(f"--set {change!r}: there is no {keys[0]!r}{_nearest(keys[0], names)}.")
+        known = [*SurveyConfig.model_fields, *(name for _, model in _groups() for name in model.model_fields)]
+        raise ConfigError(f"--set {change!r}: there is no {keys[0]!r}{_nearest(keys[0], known)}.")
     return [groups[0], *keys]
 
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from prefect import flow
-from tasks.psf_fit import fit_psf_task
-from tasks.psf_validate import validate_psf_task
-from tasks.stars import select_stars_task
 
 from blocks.crds import CrdsCache
 from blocks.store import DataStore
 from flows.config import ExposureConfig, ReferenceCache
 from flows.outcome import TASK_RUNNER, Chain, settle
 from tasks.archive.manifests import write_exposure_products
-from tasks.archive.raw import find_raw_exposure, raw_file
+from tasks.archive.raw import find_raw_exposure, list_ccds, raw_file
 from tasks.detect import detect_ccd_task
 from tasks.dq_init import initialize_dq_task
 from tasks.errors import DataError
 from tasks.headers import index_headers_task
 from tasks.mask import mask_ccd_task
 from tasks.products.identity import CcdId, CcdProducts, ExposureId, ExposureProducts, ProductRef, RawExposure
-from tasks.references import select_reference_task
+from tasks.psf_fit import fit_psf_task
+from tasks.psf_validate import validate_psf_task
+from tasks.references import open_rules, select_reference_task
+from tasks.report import write_exposure_report_task
 from tasks.split import split_ccd_task
 from tasks.stage import session
+from tasks.stars import select_stars_task
 
 
 @flow(name="exposure", flow_run_name="exposure {exposure}", task_runner=TASK_RUNNER)
@@ -55,7 +56,7 @@ def process_exposure(
     """
     with session(workers):
         files = find_raw_exposure(raw, exposure, config.instrument)
-        ccds = [CcdId(exposure=exposure.name, ccd=number) for number in range(config.instrument.n_ccds)]
+        ccds = list_ccds(raw, files, config.instrument)
         stars = star_catalog(raw, config.star_catalog, exposure)
         good, set_aside = settle(_submit_ccds(ccds, files, stars, config, store, raw))
         if len(good) < config.min_ccds:
@@ -71,6 +72,7 @@ def process_exposure(
             set_aside=set_aside,
         )
         write_exposure_products(store, products)
+        write_exposure_report_task(products, config.report, store)
         return products
 
 
@@ -117,12 +119,23 @@ def star_catalog(raw: DataStore, key: str | None, subject: object) -> ProductRef
 
 
 def open_reference_cache(settings: ReferenceCache | None, raw: DataStore) -> CrdsCache | None:
-    """Return the CRDS cache of the settings; ``{raw}`` in its root stands for the raw store."""
+    """Return the CRDS cache of the settings; ``{raw}`` in its root stands for the raw store.
+
+    Raises
+    ------
+    ConfigError
+        If the cache or its context cannot be used.
+    """
     if settings is None:
         return None
-    return CrdsCache(
+    cache = CrdsCache(
         root=settings.root.replace("{raw}", raw.url),
         observatory=settings.observatory,
         context=settings.context,
         checksum=settings.checksum,
+        endpoint_url=raw.endpoint_url,
+        access_key=raw.access_key,
+        secret_key=raw.secret_key,
     )
+    open_rules(cache)
+    return cache

@@ -6,44 +6,44 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect.futures import PrefectFuture
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from tasks.errors import DataError, RunStoppedError
-from tasks.products.identity import Identity, ProductRef, SetAside
+from tasks.products.identity import CcdId, ProductRef, SetAside
 
 # threads only wait for the session's worker processes and for each other
-TASK_RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=32)
+TASK_RUNNER: TaskRunner[PrefectFuture[Any]] = ThreadPoolTaskRunner(max_workers=32)  # type: ignore[assignment]
 
 Chain = Mapping[str, PrefectFuture[ProductRef]]
 
 
-def settle(chains: Mapping[Identity, Chain]) -> tuple[dict[Identity, dict[str, ProductRef]], tuple[SetAside, ...]]:
-    """Wait for the stages of every subject and sort the subjects into good and set aside.
+def settle(chains: Mapping[CcdId, Chain]) -> tuple[dict[CcdId, dict[str, ProductRef]], tuple[SetAside, ...]]:
+    """Wait for the stages of every CCD and sort the CCDs into good and set aside.
 
     Parameters
     ----------
     chains
-        For every subject its stages in order, by name, each a running task.
+        For every CCD its stages in order, by name, each a running task.
 
     Returns
     -------
     tuple
-        Products by stage of every good subject; and the table of what was set aside.
+        Products by stage of every good CCD; and the table of what was set aside.
 
     Raises
     ------
     Exception
         The first error that is not about data: a bug, a lost store, wrong settings.
     """
-    good: dict[Identity, dict[str, ProductRef]] = {}
+    good: dict[CcdId, dict[str, ProductRef]] = {}
     bad: list[SetAside] = []
     errors: list[BaseException] = []
-    for subject, chain in chains.items():
+    for ccd, chain in chains.items():
         failure = _first_failure(chain)
         if failure is None:
-            good[subject] = {name: future.result() for name, future in chain.items()}
+            good[ccd] = {name: future.result() for name, future in chain.items()}
         elif isinstance(failure[1], DataError):
-            bad.append(SetAside(subject=str(subject), stage=failure[0], reason=str(failure[1])))
+            bad.append(SetAside(subject=str(ccd), stage=failure[0], reason=str(failure[1])))
         else:
             errors.append(failure[1])
     for error in sorted(errors, key=lambda error: isinstance(error, RunStoppedError)):

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from flows.demo import DemoSummary
 from flows.survey import SurveyProducts
 from tasks.products.identity import ExposureProducts, SetAside, TileProducts
 from tasks.stage import Outcome, Session, StageEvent, session
@@ -25,14 +26,12 @@ class StageBoard:
 
     def __init__(self) -> None:
         self._counts: dict[str, Counter[Outcome]] = {}
-        self._seconds: Counter[str] = Counter()
         self._latest = ""
         self._started = time.monotonic()
 
     def add(self, event: StageEvent) -> None:
         """Count one finished stage."""
         self._counts.setdefault(event.stage, Counter())[event.outcome] += 1
-        self._seconds[event.stage] += event.seconds
         self._latest = f"{event.stage} {event.subject}: {event.outcome}"
 
     def __rich__(self) -> Group:
@@ -82,7 +81,6 @@ def print_exposures(exposures: Sequence[ExposureProducts]) -> None:
     for exposure in exposures:
         table.add_row(*exposure_row(exposure))
     console.print(table)
-    print_set_aside([lost for exposure in exposures for lost in exposure.set_aside])
 
 
 def exposure_row(exposure: ExposureProducts) -> list[str]:
@@ -116,18 +114,17 @@ def print_tiles(tiles: Sequence[TileProducts]) -> None:
     for tile in tiles:
         table.add_row(*tile_row(tile))
     console.print(table)
-    print_set_aside([lost for tile in tiles for lost in tile.set_aside])
 
 
 def tile_row(tile: TileProducts) -> list[str]:
     """Return the cells of one tile's line."""
     catalog, products = tile.catalog.summary, tile.products
-    n_objects = int(catalog.get("n_objects", 0))
-    n_measured = int(catalog.get("n_measured", 0))
-    n_epochs = float(products["epochs"].summary.get("mean_epochs", 0.0))
+    n_objects = int(catalog["n_sources"])
+    n_measured = int(catalog["n_measured"])
+    n_epochs = float(products["epochs"].summary["n_epochs"]) / max(1, n_objects)
     return [
         str(tile.tile),
-        str(products["coadd"].summary.get("n_ccds", "-")),
+        str(products["coadd"].summary["n_ccds"]),
         str(n_objects),
         f"{n_epochs:.2f}",
         str(n_measured),
@@ -150,10 +147,28 @@ def print_set_aside(items: Sequence[SetAside]) -> None:
 
 
 def print_survey(products: SurveyProducts, current: Session) -> None:
-    """Print exposures, tiles, and what was run and reused."""
-    print_exposures([*products.exposures])
-    print_tiles([*products.tiles])
+    """Print exposures, tiles, what was set aside, and what was run and reused."""
+    print_exposures(products.exposures)
+    print_tiles(products.tiles)
+    print_set_aside(products.set_aside)
     print_counts(current)
+
+
+def print_demo(products: SurveyProducts, summary: DemoSummary, current: Session) -> None:
+    """Print exposures, tiles, the recovered shear against the input, and where to look."""
+    print_survey(products, current)
+    console = Console()
+    table = Table(title="Recovered shear", title_justify="left")
+    for name in ("", "true", "recovered", "error", "difference"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, found in (("g1", summary.shear.g1), ("g2", summary.shear.g2)):
+        table.add_row(
+            name, f"{found.true:+.4f}", f"{found.recovered:+.4f}", f"{found.error:.4f}", f"{found.sigmas:+.1f} sigma"
+        )
+    console.print(table)
+    console.print(f"catalogue  {summary.catalog}", soft_wrap=True, highlight=False)
+    console.print(f"report     {summary.report}", soft_wrap=True, highlight=False)
+    console.print(f"{summary.wall_s:.0f} s", highlight=False)
 
 
 def print_counts(current: Session) -> None:

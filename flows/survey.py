@@ -9,17 +9,18 @@ from typing import TypeVar
 
 from prefect import flow, get_run_logger
 from pydantic import BaseModel, ConfigDict
-from tasks.mean_shear import measure_mean_shear_task
-from tasks.merge import export_parquet_task, merge_catalogs_task
 
 from blocks.store import DataStore
 from flows.config import SurveyConfig
 from flows.exposure import process_exposure
 from flows.outcome import TASK_RUNNER
 from flows.tile import process_tile
-from tasks.archive.raw import list_exposures
+from tasks.archive.raw import list_exposures, raw_file
 from tasks.errors import ConfigError, DataError
+from tasks.mean_shear import measure_mean_shear_task
+from tasks.merge import export_parquet_task, merge_catalogs_task
 from tasks.products.identity import ExposureProducts, Identity, ProductRef, SetAside, TileProducts
+from tasks.report import write_report_task
 from tasks.stage import session
 
 Name = TypeVar("Name", bound=Identity)
@@ -48,6 +49,9 @@ class SurveyProducts(BaseModel):
 
     shear: ProductRef
     """Response-corrected mean shear."""
+
+    report: ProductRef
+    """Report, one HTML page."""
 
     set_aside: tuple[SetAside, ...]
     """CCDs, exposures and tiles that are missing here, and why."""
@@ -85,14 +89,20 @@ def process_survey(config: SurveyConfig, store: DataStore, raw: DataStore, worke
         tiles, lost_tiles = _each(
             config.tiles, lambda name: process_tile(name, exposures, config.tile, store, raw, workers), "tile"
         )
+        set_aside = (*_inside(exposures), *lost_exposures, *_inside(tiles), *lost_tiles)
+        truth = raw_file(raw, config.truth, config.name) if config.truth else None
         catalog = merge_catalogs_task([tile.catalog for tile in tiles], config.merge, store)
+        shear = measure_mean_shear_task(catalog, truth, config.mean_shear, store, raw)
         return SurveyProducts(
             exposures=tuple(exposures),
             tiles=tuple(tiles),
             catalog=catalog,
             catalog_parquet=export_parquet_task(catalog, config.merge, store),
-            shear=measure_mean_shear_task(catalog, config.mean_shear, store),
-            set_aside=(*_inside(exposures), *lost_exposures, *_inside(tiles), *lost_tiles),
+            shear=shear,
+            report=write_report_task(
+                config.name, exposures, tiles, catalog, shear, set_aside, truth, config.report, store, raw
+            ),
+            set_aside=set_aside,
         )
 
 

@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefect import flow
-from tasks.coadd import coadd_tile_task
-from tasks.epochs import find_epochs_task
-from tasks.psf_interp import interpolate_psf_task
-from tasks.spread_model import measure_spread_task
 
 from blocks.store import DataStore
 from flows.config import TileConfig
 from flows.exposure import star_catalog
 from flows.outcome import TASK_RUNNER
+from tasks.archive.documents import read_document
 from tasks.archive.manifests import write_tile_products
 from tasks.catalog import make_catalog_task
+from tasks.coadd import coadd_tile_task
 from tasks.detect import detect_tile_task
+from tasks.epochs import find_epochs_task
 from tasks.errors import DataError
 from tasks.find_exposures import find_exposures_task
 from tasks.headers import merge_headers_task
 from tasks.mask import mask_tile_task
-from tasks.products.identity import ExposureProducts, TileId, TileProducts
+from tasks.products.identity import CcdProducts, ExposureProducts, TileId, TileProducts
+from tasks.products.wcs_index import TileExposures
+from tasks.psf_interp import interpolate_psf_task
+from tasks.report import write_tile_report_task
 from tasks.shapes import measure_shapes_task
+from tasks.spread_model import measure_spread_task
 from tasks.stage import session
 from tasks.stamps import cut_stamps_task
 
@@ -65,10 +68,10 @@ def process_tile(
     """
     if not exposures:
         raise DataError(f"Tile {tile} has no processed exposures; run its exposures first.")
-    ccds = [ccd for exposure in exposures for ccd in exposure.ccds]
     with session(workers):
         index = merge_headers_task(tile, [exposure.headers for exposure in exposures], config.find_exposures, store)
         overlap = find_exposures_task(tile, index, config.find_exposures, store)
+        ccds = _overlapping(exposures, read_document(store, overlap, TileExposures))
         stars = star_catalog(raw, config.star_catalog, tile)
         coadd = coadd_tile_task(tile, overlap, ccds, config.coadd, store)
         mask = mask_tile_task(coadd, stars, config.mask, store, raw)
@@ -78,7 +81,9 @@ def process_tile(
         spread = measure_spread_task.submit(coadd, mask, sources, psf, config.spread_model, store)
         stamps = cut_stamps_task(coadd, mask, sources, epochs, psf, ccds, config.stamps, store)
         shapes = measure_shapes_task(stamps, config.shapes, store)
-        catalog = make_catalog_task(tile, sources, mask, epochs, spread.result(), shapes, config.catalog, store)
+        catalog = make_catalog_task(
+            tile, overlap, sources, mask, epochs, spread.result(), shapes, config.catalog, store
+        )
         products = TileProducts(
             tile=tile,
             catalog=catalog,
@@ -95,4 +100,11 @@ def process_tile(
             },
         )
         write_tile_products(store, products)
+        write_tile_report_task(products, config.report, store)
         return products
+
+
+def _overlapping(exposures: Sequence[ExposureProducts], tile: TileExposures) -> list[CcdProducts]:
+    """Return the products of the CCDs of a tile; others must not make its stages stale."""
+    wanted = {record.ccd for record in tile.ccds}
+    return [ccd for exposure in exposures for ccd in exposure.ccds if ccd.ccd in wanted]

@@ -31,11 +31,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ParamSpec, Protocol, runtime_checkable
 
-import prefect
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
@@ -171,9 +171,26 @@ def _make_pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=context)
 
 
+class StageTask(Task[P, ProductRef]):
+    """A Prefect task that returns its product, whether it ran or was reused."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> ProductRef:  # type: ignore[override]  # noqa: ANN401
+        """Run the stage in a flow and return its product; with ``return_state`` the state around it."""
+        outcome: Any = super().__call__(*args, **kwargs)
+        # of a reused product Prefect hands out the state that names it "Cached"
+        reused = isinstance(outcome, State) and not kwargs.get("return_state")
+        product: ProductRef = outcome.result() if reused else outcome
+        return product
+
+    def submit(self, *args: Any, **kwargs: Any) -> PrefectFuture[ProductRef]:  # type: ignore[override]  # noqa: ANN401
+        """Start the stage in a flow; references among the arguments may be futures of running stages."""
+        future: PrefectFuture[ProductRef] = super().submit(*args, **kwargs)
+        return future
+
+
 def stage(
     *, name: str, subject: Callable[[Arguments], object] | None = None, parts: Parts | None = None
-) -> Callable[[Callable[P, ProductRef]], Task[P, ProductRef]]:
+) -> Callable[[Callable[P, ProductRef]], StageTask[P]]:
     """Make a function a stage.
 
     Parameters
@@ -193,7 +210,7 @@ def stage(
         A decorator; the Prefect task that it returns also works without any server as ``task.fn(...)``.
     """
 
-    def decorate(body: Callable[P, ProductRef]) -> Task[P, ProductRef]:
+    def decorate(body: Callable[P, ProductRef]) -> StageTask[P]:
         signature = inspect.signature(body)
         find_subject = subject or _default_subject
 
@@ -209,7 +226,8 @@ def stage(
         def run_name(parameters: dict[str, Any]) -> str:
             return f"{name} {find_subject(parameters)}"
 
-        return prefect.task(
+        return StageTask(
+            run,
             name=name,
             # Prefect asks for the argument by its name, which its type cannot say
             task_run_name=run_name,  # type: ignore[arg-type]
@@ -219,7 +237,7 @@ def stage(
             retry_condition_fn=_may_pass,
             cache_policy=NO_CACHE,
             persist_result=False,
-        )(run)
+        )
 
     return decorate
 
@@ -249,9 +267,9 @@ def _run(
         store = _output_store(arguments)
         wanted = _wanted_record(body, name, subject, arguments)
         product = _reusable(store, wanted, parts)
-        outcome = Outcome.REUSED if product else Outcome.RUN
+        outcome, seconds = (Outcome.REUSED if product else Outcome.RUN), time.monotonic() - started
         if product is None:
-            product = _execute_somewhere(current, body, wanted, arguments)
+            product, seconds = _execute_somewhere(current, body, wanted, arguments)
             record = wanted.model_copy(update={"product": product})
             store.put_bytes(keys.record(name, subject), record.model_dump_json(indent=1).encode())
     except DataError as error:
@@ -262,7 +280,7 @@ def _run(
     except Exception as error:
         current.tell(StageEvent(name, subject, Outcome.FAILED, time.monotonic() - started, reason=repr(error)))
         raise
-    event = StageEvent(name, subject, outcome, time.monotonic() - started, product)
+    event = StageEvent(name, subject, outcome, seconds, product)
     current.tell(event)
     return event
 
@@ -343,16 +361,16 @@ def _is_there(store: DataStore, ref: ProductRef) -> bool:
 
 def _execute_somewhere(
     current: Session, body: Callable[..., ProductRef], wanted: Record, arguments: Arguments
-) -> ProductRef:
+) -> tuple[ProductRef, float]:
     made = Provenance(wanted.stage, wanted.code, _digest(wanted.config), tuple(_input_pairs(wanted.inputs)))
     # the task has taken the body's name in its module, so the body is found through the task
     address = (body.__module__, body.__qualname__)
     if current.pool is None:
-        product, logs = _execute(address, made, wanted.subject, dict(arguments))
+        done = _execute(address, made, wanted.subject, dict(arguments))
     else:
-        product, logs = current.pool.submit(_execute, address, made, wanted.subject, dict(arguments)).result()
-    _relay(logs)
-    return product
+        done = current.pool.submit(_execute, address, made, wanted.subject, dict(arguments)).result()
+    _relay(done.log)
+    return done.product, done.seconds
 
 
 def _digest(text: str) -> str:
@@ -372,6 +390,15 @@ class LogLine:
     text: str
 
 
+@dataclass(frozen=True)
+class Executed:
+    """What comes back from a worker process."""
+
+    product: ProductRef
+    log: list[LogLine]
+    seconds: float
+
+
 class _Collector(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -381,15 +408,14 @@ class _Collector(logging.Handler):
         self.lines.append(LogLine(record.levelno, record.getMessage()))
 
 
-def _execute(
-    address: tuple[str, str], made: Provenance, subject: str, arguments: dict[str, Any]
-) -> tuple[ProductRef, list[LogLine]]:
+def _execute(address: tuple[str, str], made: Provenance, subject: str, arguments: dict[str, Any]) -> Executed:
     """Run a stage body, in this process or a worker; its log lines come back with the product."""
     module, qualname = address
     task: Task[Any, ProductRef] = getattr(importlib.import_module(module), qualname)
     body = inspect.unwrap(task.fn)
     logger, collector = logging.getLogger(LOGGER), _Collector()
     logger.addHandler(collector)
+    started = time.monotonic()
     level, propagate = logger.level, logger.propagate
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -400,7 +426,8 @@ def _execute(
         logger.setLevel(level)
         logger.propagate = propagate
         logger.removeHandler(collector)
-    return product, [LogLine(line.level, f"{made.stage} {subject}: {line.text}") for line in collector.lines]
+    log = [LogLine(line.level, f"{made.stage} {subject}: {line.text}") for line in collector.lines]
+    return Executed(product, log, time.monotonic() - started)
 
 
 def _relay(lines: Sequence[LogLine]) -> None:

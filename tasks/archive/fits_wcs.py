@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 
-import numpy as np
 from astropy.io import fits
-from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS, WcsError
 
 from tasks.errors import WCSError
@@ -22,8 +19,9 @@ AXIS_CARDS = ("CTYPE", "CRVAL", "CRPIX", "CDELT", "CUNIT", "CROTA")
 WCS_CARD = re.compile(r"(CD|PC)\d_\d|PV\d_\d+|(A|B|AP|BP)_(ORDER|DMAX|\d_\d)|(LON|LAT)POLE|RADE(CSY|SY)S|EQUINOX")
 LAST_STANDARD_PV = 4
 """PV1_1 to PV1_4 of a plain TAN header place the pole; only higher terms, or terms of axis 2, are a polynomial."""
+DEGREES = frozenset({"deg", "degree", "degrees", ""})
 FRAMES = frozenset({"ICRS", "FK5"})
-TEXT_OPTIONS = {"sep": "", "endcard": True, "padding": True}
+TEXT_OPTIONS = {"sep": "", "endcard": True, "padding": False}
 
 
 def read_wcs(header: fits.Header, subject: str = "") -> WCS:
@@ -51,17 +49,12 @@ def read_wcs(header: fits.Header, subject: str = "") -> WCS:
     """
     who = f"{subject} has" if subject else "The header has"
     cards = wcs_cards(header, subject)
-    with warnings.catch_warnings():
-        # astropy says of TAN with PV terms that it removes a SIP distortion that is not there
-        warnings.simplefilter("ignore", AstropyWarning)
-        try:
-            wcs = WCS(cards, relax=True)
-            corner = wcs.all_pix2world([[0.0, 0.0]], 0)
-        except (WcsError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise WCSError(f"{who} no celestial WCS that can be used: {reason}") from error
-    if not np.isfinite(corner).all():
-        raise WCSError(f"{who} no celestial WCS that can be used: its first pixel is not on the sky.")
+    try:
+        wcs = WCS(cards, relax=True)
+        wcs.wcs.set()
+    except (WcsError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise WCSError(f"{who} no celestial WCS that can be used: {reason}") from error
     wcs.pixel_shape = _axis_lengths(header)
     return wcs
 
@@ -81,6 +74,10 @@ def wcs_cards(header: fits.Header, subject: str = "") -> fits.Header:
         name = keyword.upper()
         if WCS_CARD.fullmatch(name) or (name[-1:] in {"1", "2"} and name[:-1] in AXIS_CARDS):
             result["RADESYS" if name == "RADECSYS" else name] = value
+    for keyword in ("CUNIT1", "CUNIT2"):
+        if str(result.get(keyword, "deg")).strip().lower() not in DEGREES:
+            raise WCSError(f"{who} no celestial WCS that can be used: {keyword} is {result[keyword]!r}, not 'deg'.")
+        result[keyword] = "deg"
     _require_numbers(result, who)
     _require_scale(result, who)
     _write_as_tpv(result)

@@ -6,8 +6,9 @@ import fnmatch
 import re
 
 from blocks.store import DataStore
+from tasks.archive.fits_files import open_fits
 from tasks.errors import UnknownExposureError
-from tasks.products.identity import ExposureId, ProductRef, RawExposure
+from tasks.products.identity import CcdId, ExposureId, ProductRef, RawExposure
 from tasks.products.instrument import Instrument
 
 MAX_NAMED = 5
@@ -47,6 +48,21 @@ def list_exposures(raw: DataStore, instrument: Instrument) -> list[ExposureId]:
     pattern = re.compile("(?:.*/)?" + _regex(before) + f"(?P<exposure>{instrument.exposure_pattern})" + _regex(after))
     matches = (pattern.fullmatch(name) for name in raw.list_keys())
     return [ExposureId(name) for name in sorted({match["exposure"] for match in matches if match})]
+
+
+def list_ccds(raw: DataStore, files: RawExposure, instrument: Instrument) -> list[CcdId]:
+    """Return the CCDs of an exposure: as many as the instrument has, or else as the image file has HDUs.
+
+    Raises
+    ------
+    BadFileError
+        If the number is asked of the image file and it cannot be read.
+    """
+    number = instrument.n_ccds
+    if number is None:
+        with open_fits(raw, files.image) as hdus:
+            number = len(hdus) - instrument.first_hdu
+    return [CcdId(exposure=files.exposure.name, ccd=ccd) for ccd in range(number)]
 
 
 def raw_file(raw: DataStore, key: str, subject: object) -> ProductRef:

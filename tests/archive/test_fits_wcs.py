@@ -105,7 +105,7 @@ def test_sip_keeps_its_distortion_and_drops_pv_terms_beside_it():
 def test_the_header_is_not_changed_and_old_keywords_leak_no_warning():
     header = make_header("TAN")
     header["RADECSYS"], header["EQUINOX"] = "FK5", 2000.0
-    header["DATE-OBS"], header["MJD-OBS"], header["CUNIT1"], header["CUNIT2"] = "2017-03-16", 57000.0, "deg", "deg"
+    header["DATE-OBS"], header["MJD-OBS"], header["CUNIT1"], header["CUNIT2"] = "2017-03-16", 57000.0, "degree", "deg"
     before = header.tostring()
     read_wcs(header)
     assert header.tostring() == before
@@ -152,6 +152,7 @@ def test_a_header_without_wcs_is_named_with_its_missing_keyword(keyword):
         ("CTYPE1", "GLON-TAN", "CTYPE1 is 'GLON-TAN', not RA---TAN"),
         ("CTYPE2", "DEC--SIN", "CTYPE2 is 'DEC--SIN', not DEC--TAN"),
         ("RADESYS", "FK4", "RADESYS is 'FK4', not ICRS or FK5"),
+        ("CUNIT2", "arcsec", "CUNIT2 is 'arcsec', not 'deg'"),
         ("CRVAL1", "unknown", "CRVAL1 is 'unknown', not a number"),
     ],
 )
@@ -159,6 +160,13 @@ def test_a_wcs_of_another_kind_is_refused(keyword, value, sentence):
     header = make_header()
     header[keyword] = value
     with pytest.raises(WCSError, match=sentence):
+        read_wcs(header, "CCD 1")
+
+
+def test_half_a_distortion_is_refused():
+    header = make_header("TAN-SIP", terms={})
+    header["A_ORDER"], header["A_2_0"] = 2, 1.5e-7
+    with pytest.raises(WCSError, match="CCD 1 has no celestial WCS that can be used: A_ORDER provided without"):
         read_wcs(header, "CCD 1")
 
 

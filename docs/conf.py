@@ -1,0 +1,36 @@
+"""Sphinx settings. The tables of settings, columns and flags and the reference pages are made from the code."""
+
+import sys
+import tomllib
+from pathlib import Path
+
+HOUSE = Path(__file__).parents[1]
+sys.path[:0] = [str(HOUSE), str(HOUSE / "docs" / "_ext")]
+
+project = "Shearline"
+author = "The Shearline developers"
+project_copyright = "2026, The Shearline developers"
+version = release = tomllib.loads((HOUSE / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "shearline_tables",
+    "shearline_api",
+]
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+
+html_theme = "furo"
+html_title = "Shearline"
+html_show_sourcelink = False
+html_theme_options = {"footer_icons": []}

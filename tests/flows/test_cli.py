@@ -1,0 +1,84 @@
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import Exit, app
+
+runner = CliRunner()
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    result = runner.invoke(app, list(arguments))
+    return result.exit_code, re.sub(r"\x1b\[[0-9;]*m", "", result.output)
+
+
+def test_help_names_every_command() -> None:
+    code, text = invoke("--help")
+
+    assert code == Exit.OK
+    assert all(word in text for word in ("demo", "run", "config"))
+
+
+def test_show_prints_the_resolved_settings() -> None:
+    code, text = invoke("config", "show", "demo", "--set", "tile.detect.threshold_sigma=3.5")
+
+    assert code == Exit.OK
+    assert "threshold_sigma: 3.5" in text
+
+
+def test_check_says_that_settings_are_valid() -> None:
+    code, text = invoke("config", "check", "cfis")
+
+    assert code == Exit.OK
+    assert "the settings of CFIS are valid" in text
+
+
+def test_wrong_settings_have_exit_code_2_before_any_work(tmp_path: Path) -> None:
+    code, text = invoke(
+        "run", "exposure", "2113737", "--store", str(tmp_path / "store"), "--set", "stars.reserved_fracton=0.1"
+    )
+
+    assert code == Exit.CONFIG
+    assert "did you mean 'reserved_fraction'" in text
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a/b", "x" * 10_000])
+def test_names_that_could_leave_the_store_are_refused(tmp_path: Path, name: str) -> None:
+    code, text = invoke("run", "exposure", name, "--store", str(tmp_path / "store"))
+
+    assert code == Exit.CONFIG
+    assert "cannot be the name of an exposure or tile" in text
+
+
+def test_a_store_that_cannot_be_written_has_exit_code_3(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, text = invoke("run", "exposure", "2113737", "--store", str(tmp_path / "file"))
+
+    assert code == Exit.STORE
+    assert "cannot be used" in text
+
+
+def test_a_collection_that_leaves_the_store_is_refused(tmp_path: Path) -> None:
+    code, text = invoke("run", "tile", "210.296", "--store", str(tmp_path), "--collection", "../x")
+
+    assert code == Exit.CONFIG
+    assert "is not a collection name" in text
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_an_unknown_exposure_has_exit_code_1_and_a_sentence(tmp_path: Path) -> None:
+    code, text = invoke("run", "exposure", "2113737", "--store", str(tmp_path / "store"))
+
+    assert code == Exit.DATA
+    assert "Exposure 2113737 is not in" in text
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_tile_without_exposures_has_exit_code_1_and_a_sentence(tmp_path: Path) -> None:
+    code, text = invoke("run", "tile", "210.296", "--store", str(tmp_path / "store"))
+
+    assert code == Exit.DATA
+    assert "Tile 210.296 has no processed exposures" in text

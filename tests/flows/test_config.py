@@ -1,0 +1,132 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.config import SurveyConfig, dump_survey, load_survey, survey_files
+from tasks.errors import ConfigError
+from tasks.products.identity import ExposureId
+
+
+def write(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "survey.yaml"
+    path.write_text("name: test\nexposure:\n  instrument: {name: cam}\n" + text)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["demo", "cfis", "decam"])
+def test_the_surveys_that_come_along_are_valid(name: str) -> None:
+    assert name in survey_files()
+    assert load_survey(name).exposure.instrument.name
+
+
+def test_what_show_prints_is_a_complete_survey_file(tmp_path: Path) -> None:
+    config = load_survey("cfis")
+    path = tmp_path / "resolved.yaml"
+    path.write_text(dump_survey(config))
+
+    assert load_survey(str(path)) == config
+
+
+def test_a_misspelt_key_is_named_with_its_path_and_the_nearest_name(tmp_path: Path) -> None:
+    name = write(tmp_path, "tile:\n  detect: {treshold_sigma: 2}\n")
+
+    with pytest.raises(ConfigError, match=r"tile\.detect\.treshold_sigma is not a setting; did you mean 'threshold_sigma'"):
+        load_survey(name)
+
+
+def test_a_misspelt_stage_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tile\.shape is not a setting; did you mean 'shapes'"):
+        load_survey(write(tmp_path, "tile:\n  shape: {}\n"))
+
+
+def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
+    name = write(tmp_path, "nmae: x\ntile:\n  detect: {threshold_sigma: -1}\n")
+
+    with pytest.raises(ConfigError, match=r"(?s)threshold_sigma = -1: input should be greater.*nmae is not a setting"):
+        load_survey(name)
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "survey.yaml"
+    path.write_text("name: test\n")
+
+    with pytest.raises(ConfigError, match="exposure is missing"):
+        load_survey(str(path))
+
+
+def test_settings_are_changed_from_the_command_line(tmp_path: Path) -> None:
+    config = load_survey(write(tmp_path, ""), ["tile.detect.threshold_sigma=2.5", "name=other", "split.min_good_fraction=0.1"])
+
+    assert config.tile.detect.threshold_sigma == 2.5
+    assert config.exposure.detect.threshold_sigma != 2.5
+    assert config.name == "other"
+    assert config.exposure.split.min_good_fraction == 0.1
+
+
+def test_a_stage_of_both_flows_must_be_spelt_out(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"ambiguous: say exposure\.detect\.threshold_sigma or tile\.detect"):
+        load_survey(write(tmp_path, ""), ["detect.threshold_sigma=2"])
+
+
+def test_an_unknown_stage_on_the_command_line_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no 'shpaes'; did you mean 'shapes'"):
+        load_survey(write(tmp_path, ""), ["shpaes.step=0.02"])
+
+
+@pytest.mark.parametrize("change", ["detect", "=3", "a..b=1"])
+def test_a_change_that_is_none_is_refused(tmp_path: Path, change: str) -> None:
+    with pytest.raises(ConfigError, match=r"is not of the form stage\.field=value"):
+        load_survey(write(tmp_path, ""), [change])
+
+
+def test_a_survey_that_does_not_exist_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="There is no survey 'cfsi'; did you mean 'cfis'"):
+        load_survey("cfsi")
+    with pytest.raises(ConfigError, match=r"There is no survey file none\.yaml"):
+        load_survey("none.yaml")
+
+
+def test_a_file_that_is_not_yaml_has_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "survey.yaml"
+    path.write_text("name: [")
+
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        load_survey(str(path))
+    path.write_text("- 1\n")
+    with pytest.raises(ConfigError, match="holds list, not settings by name"):
+        load_survey(str(path))
+
+
+def test_exposure_names_may_be_written_as_numbers(tmp_path: Path) -> None:
+    config = load_survey(write(tmp_path, "exposures: [2113737, '2113738']\n"))
+
+    assert config.exposures == (ExposureId("2113737"), ExposureId("2113738"))
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    config = load_survey("demo")
+
+    with pytest.raises(ValueError, match="frozen"):
+        config.name = "other"
+
+
+def test_yaml_tags_are_not_executed(tmp_path: Path) -> None:
+    path = tmp_path / "survey.yaml"
+    path.write_text("name: !!python/object/apply:os.getcwd []\n")
+
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        load_survey(str(path))
+
+
+def test_every_setting_has_a_description() -> None:
+    schema = SurveyConfig.model_json_schema()
+    missing = [
+        f"{name}.{field}"
+        for name, model in schema["$defs"].items()
+        for field, properties in model.get("properties", {}).items()
+        if "description" not in properties
+    ]
+
+    assert missing == []
+    assert yaml.safe_load(dump_survey(load_survey("demo")))["name"] == "demo"

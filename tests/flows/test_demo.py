@@ -1,0 +1,213 @@
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_survey import small_survey
+
+from blocks.store import DataStore
+from flows.config import SurveyConfig
+from flows.demo import DemoSummary, run_demo
+from flows.exposure import process_exposure
+from flows.survey import SurveyProducts, process_survey
+from flows.tile import process_tile
+from tasks.archive.manifests import list_processed_exposures, read_exposure_products, read_tile_products
+from tasks.archive.raw import list_exposures
+from tasks.archive.tables import read_table
+from tasks.errors import ConfigError, DataError, UnknownExposureError
+from tasks.products.columns import SURVEY_CATALOG
+from tasks.products.identity import ExposureId, TileId
+from tasks.stage import Outcome, Session, session
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+Run = tuple[SurveyProducts, DemoSummary, Session]
+
+
+def run(root: Path, config: SurveyConfig, workers: int = 2, collection: str = "demo") -> Run:
+    store = DataStore(root=str(root / "store"), collection=collection)
+    raw = DataStore(root=str(root / "store"), collection="raw")
+    with session(workers) as current:
+        products, summary = run_demo(config, store, raw, root, workers, current)
+    return products, summary, current
+
+
+@pytest.fixture(scope="module")
+def config() -> SurveyConfig:
+    return small_survey()
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, config: SurveyConfig) -> tuple[Path, Run]:
+    root = tmp_path_factory.mktemp("demo")
+    return root, run(root, config)
+
+
+def store_of(root: Path, collection: str = "demo") -> DataStore:
+    return DataStore(root=str(root / "store"), collection=collection)
+
+
+def test_the_demo_leaves_a_catalogue_a_report_and_a_summary(first: tuple[Path, Run]) -> None:
+    root, (products, summary, _) = first
+
+    written = json.loads((root / "summary.json").read_text())
+    catalog = read_table(store_of(root), products.catalog, SURVEY_CATALOG)
+    assert written == json.loads(summary.model_dump_json())
+    assert (written["n_exposures"], written["n_ccds"], written["n_objects"]) == (2, 4, len(catalog))
+    assert 0 < written["n_measured"] <= written["n_objects"]
+    assert written["stages_run"] > 30
+    assert Path(written["catalog"]).is_file()
+    assert "</html>" in (root / "report.html").read_text()
+
+
+def test_the_recovered_shear_is_the_true_one_within_its_error(first: tuple[Path, Run]) -> None:
+    shear = first[1][1].shear
+
+    assert (shear.g1.true, shear.g2.true) == (pytest.approx(0.02), pytest.approx(-0.01))
+    for component in (shear.g1, shear.g2):
+        assert component.error < 0.06
+        assert abs(component.recovered - component.true) < 4 * component.error
+
+
+def test_every_unmeasured_object_carries_a_flag(first: tuple[Path, Run]) -> None:
+    root, (products, _, _) = first
+    catalog = read_table(store_of(root), products.catalog, SURVEY_CATALOG)
+    measured = np.isfinite(catalog["g1_noshear"])
+
+    assert np.all(catalog["shape_flags"][~measured] != 0)
+    assert measured.sum() > 20
+
+
+def test_a_second_run_recomputes_nothing(first: tuple[Path, Run], config: SurveyConfig) -> None:
+    root, (products, summary, _) = first
+    again, second, current = run(root, config)
+
+    assert second.stages_run == 0
+    assert second.stages_reused == summary.stages_run
+    assert again.catalog == products.catalog
+    assert {event.outcome for event in current.events} == {Outcome.REUSED}
+
+
+@pytest.mark.parametrize("lost", ["coadd", "residuals"])
+def test_after_losing_one_product_only_it_is_made_again(
+    first: tuple[Path, Run], config: SurveyConfig, lost: str
+) -> None:
+    root, (products, _, _) = first
+    ref = products.tiles[0].products["coadd"] if lost == "coadd" else products.exposures[0].ccds[0].residuals
+    store_of(root).remove(ref.key)
+    again, summary, current = run(root, config)
+
+    assert [event.product for event in current.events if event.outcome is Outcome.RUN] == [ref]
+    assert summary.stages_run == 1
+    assert again.catalog == products.catalog
+
+
+def test_one_worker_gives_the_same_bytes_as_two(
+    first: tuple[Path, Run], config: SurveyConfig, tmp_path: Path
+) -> None:
+    two, one = first[1][0], run(tmp_path, config, workers=1)[0]
+
+    assert one.catalog.sha256 == two.catalog.sha256
+    assert one.catalog_parquet.sha256 == two.catalog_parquet.sha256
+    assert one.report.sha256 == two.report.sha256
+    assert one == two
+
+
+def test_what_flows_leave_can_be_found_again(first: tuple[Path, Run]) -> None:
+    root, (products, _, _) = first
+    store = store_of(root)
+
+    names = list_processed_exposures(store)
+    assert names == [exposure.exposure for exposure in products.exposures]
+    assert [read_exposure_products(store, name) for name in names] == list(products.exposures)
+    assert read_tile_products(store, products.tiles[0].tile) == products.tiles[0]
+
+
+def test_a_bad_ccd_is_set_aside_while_its_neighbours_go_on(first: tuple[Path, Run], config: SurveyConfig) -> None:
+    root = first[0]
+    raw = store_of(root, "raw")
+    name = list_exposures(raw, config.exposure.instrument)[0]
+    # CCD 2 and 3 do not exist in the files of this small camera
+    four = small_survey("exposure.instrument.n_ccds=4")
+    with session(2) as current:
+        products = process_exposure(name, four.exposure, store_of(root, "four"), raw)
+
+    assert [ccd.ccd.ccd for ccd in products.ccds] == [0, 1]
+    assert [(item.subject, item.stage) for item in products.set_aside] == [
+        (f"{name}-2", "image"),
+        (f"{name}-3", "image"),
+    ]
+    assert "has no HDU 3" in products.set_aside[0].reason
+    assert Counter(event.outcome for event in current.events)[Outcome.SET_ASIDE] == 2
+
+
+def test_an_exposure_below_its_floor_fails_and_says_why(first: tuple[Path, Run]) -> None:
+    root = first[0]
+    config = small_survey("exposure.psf_fit.min_stars=500")
+    raw = store_of(root, "raw")
+    name = list_exposures(raw, config.exposure.instrument)[0]
+
+    with session(2), pytest.raises(DataError, match=rf"Exposure {name} has 0 good CCDs of 2; it needs 1\. .* needs 500"):
+        process_exposure(name, config.exposure, store_of(root, "strict"), raw)
+    assert list_processed_exposures(store_of(root, "strict")) == []
+
+
+def test_an_unknown_exposure_is_named_with_those_there_are(first: tuple[Path, Run], config: SurveyConfig) -> None:
+    root = first[0]
+    raw, store = store_of(root, "raw"), store_of(root)
+
+    with pytest.raises(UnknownExposureError, match=r"Exposure 9999999 is not in .*exposures there: 2113700, 2113701"):
+        process_exposure(ExposureId("9999999"), config.exposure, store, raw, workers=0)
+    with pytest.raises(UnknownExposureError, match="nonsense is not an exposure of simulated camera"):
+        process_exposure(ExposureId("nonsense"), config.exposure, store, raw, workers=0)
+
+
+def test_a_tile_without_exposures_fails_and_a_survey_goes_on_without_it(
+    first: tuple[Path, Run], config: SurveyConfig
+) -> None:
+    root, (products, _, _) = first
+    raw, store = store_of(root, "raw"), store_of(root)
+
+    with pytest.raises(DataError, match=r"Tile 5\.5 .*overlapped by 0 processed exposures; it needs 1"):
+        process_tile(TileId("5.5"), products.exposures, config.tile, store, raw, workers=0)
+    with pytest.raises(DataError, match=r"Tile 5\.5 has no processed exposures"):
+        process_tile(TileId("5.5"), [], config.tile, store, raw, workers=0)
+    more = process_survey(small_survey("tiles=['2165.2000', '5.5']"), store, raw, workers=0)
+    assert [item.subject for item in more.set_aside if item.stage == "tile"] == ["5.5"]
+    assert [tile.tile for tile in more.tiles] == [TileId("2165.2000")]
+
+
+def test_a_bug_stops_the_run_at_once(
+    first: tuple[Path, Run], config: SurveyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = first[0]
+    raw = store_of(root, "raw")
+
+    def broken(*_arguments: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("tasks.mask.make_mask", broken)
+    name = list_exposures(raw, config.exposure.instrument)[0]
+    with session() as current, pytest.raises(ZeroDivisionError, match="a bug"):
+        process_exposure(name, config.exposure, store_of(root, "bug"), raw, workers=0)
+    assert current.count(Outcome.FAILED) >= 1
+    assert not any(event.stage == "detect" for event in current.events)
+
+
+def test_a_survey_without_tiles_or_simulation_is_refused_before_any_work(store: DataStore, raw_store: DataStore) -> None:
+    with pytest.raises(ConfigError, match="Survey demo names no tiles"):
+        process_survey(small_survey("tiles=[]"), store, raw_store, workers=0)
+
+
+def test_cfis_settings_read_the_simulated_exposures(first: tuple[Path, Run]) -> None:
+    from flows.config import load_survey
+
+    root = first[0]
+    raw = store_of(root, "raw")
+    cfis = load_survey("cfis", ["exposure.instrument.n_ccds=2", "exposure.star_catalog=star_catalog.fits"])
+    with session(2):
+        products = process_exposure(ExposureId("2113700"), cfis.exposure, store_of(root, "cfis"), raw)
+
+    assert len(products.ccds) == 2
+    assert products.set_aside == ()
