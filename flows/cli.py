@@ -36,7 +36,7 @@ class Exit(IntEnum):
     OK = 0
     """Everything that was asked for is done; single CCDs may have been set aside."""
     DATA = 1
-    """The exposure, tile or survey could not be processed with the data there are."""
+    """An exposure or tile could not be processed with the data there are; of a survey, the others are."""
     CONFIG = 2
     """The command line or the settings are wrong; nothing was started."""
     STORE = 3
@@ -154,10 +154,14 @@ def run_survey(
         config, data_store, raw_store = _prepare(survey, changes, store, raw, collection)
         from flows.progress import print_survey
         from flows.survey import process_survey
+        from tasks.errors import DataError
 
         with _watched(workers) as current:
             products = process_survey(config, data_store, raw_store, workers)
         print_survey(products, current)
+        lost = [item.subject for item in products.set_aside if item.stage in {"exposure", "tile"}]
+        if lost:
+            raise DataError(f"{len(lost)} exposures or tiles could not be processed: {', '.join(lost)}.")
 
     _guarded(work)
 
@@ -200,7 +204,8 @@ def main() -> None:
 
 def _guarded(work: Callable[[], None]) -> None:
     """Turn errors into one sentence and an exit code that says what to do next."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    # what a stage refuses is shown by the progress display and the tables, in one sentence each
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     # a private server for this run, unless the user's environment names one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib.resources
 import types
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from tasks.catalog import CatalogConfig
 from tasks.coadd import CoaddConfig
@@ -151,6 +152,9 @@ class SurveyConfig(StageConfig):
     name: str
     """Name of the survey, for reports."""
 
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of all random choices; a stage that has a seed of its own follows it unless that is set."""
+
     exposures: tuple[ExposureId, ...] = ()
     """Exposures that `shearline run survey` processes; empty takes all in the raw store."""
 
@@ -177,6 +181,18 @@ class SurveyConfig(StageConfig):
 
     simulation: SimulationConfig | None = None
     """The simulated survey of `shearline demo`; none for real data."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hand_the_seed_on(cls, settings: object) -> object:
+        if not isinstance(settings, dict) or "seed" not in settings:
+            return settings
+        handed_on = copy.deepcopy(settings)
+        for group, stage in (("exposure", "stars"), ("tile", "shapes")):
+            inner = handed_on.setdefault(group, {})
+            if isinstance(inner, dict) and isinstance(inner.setdefault(stage, {}), dict):
+                inner[stage].setdefault("seed", settings["seed"])
+        return handed_on
 
     @field_validator("exposures", "tiles", mode="before")
     @classmethod

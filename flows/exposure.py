@@ -64,11 +64,11 @@ def process_exposure(
             raise DataError(
                 f"Exposure {exposure} has {len(good)} good CCDs of {len(ccds)}; it needs {config.min_ccds}. {reasons}"
             )
-        headers = index_headers_task(exposure, [products["image"] for products in good.values()], config.headers, store)
+        headers = index_headers_task(exposure, [stages["split"] for stages in good.values()], config.headers, store)
         products = ExposureProducts(
             exposure=exposure,
             headers=headers,
-            ccds=tuple(CcdProducts(ccd=ccd, **_kept(products)) for ccd, products in good.items()),
+            ccds=tuple(_products(ccd, stages) for ccd, stages in good.items()),
             set_aside=set_aside,
         )
         write_exposure_products(store, products)
@@ -97,20 +97,29 @@ def _submit_ccds(
         psf = fit_psf_task.submit(image, mask, sources, selected, config.psf_fit, store)
         residuals = validate_psf_task.submit(image, mask, sources, selected, psf, config.psf_validate, store)
         chains[ccd] = {
-            "image": image,
+            "split": image,
             "references": reference,
-            "dq": dq,
+            "dq_init": dq,
             "mask": mask,
-            "sources": sources,
+            "detect": sources,
             "stars": selected,
-            "psf": psf,
-            "residuals": residuals,
+            "psf_fit": psf,
+            "psf_validate": residuals,
         }
     return chains
 
 
-def _kept(products: dict[str, ProductRef]) -> dict[str, ProductRef]:
-    return {name: ref for name, ref in products.items() if name in CcdProducts.model_fields}
+def _products(ccd: CcdId, stages: dict[str, ProductRef]) -> CcdProducts:
+    return CcdProducts(
+        ccd=ccd,
+        image=stages["split"],
+        dq=stages["dq_init"],
+        mask=stages["mask"],
+        sources=stages["detect"],
+        stars=stages["stars"],
+        psf=stages["psf_fit"],
+        residuals=stages["psf_validate"],
+    )
 
 
 def star_catalog(raw: DataStore, key: str | None, subject: object) -> ProductRef | None:

@@ -76,7 +76,7 @@ def print_exposures(exposures: Sequence[ExposureProducts]) -> None:
     """Print one line per exposure: CCDs, sources, stars, PSF residuals."""
     console = Console()
     table = Table(title="Exposures", title_justify="left")
-    for name in ("exposure", "CCDs", "sources", "stars", "reserved", "mean |δe|", "mean δT/T"):
+    for name in ("exposure", "CCDs", "sources", "stars", "reserved", "rms δe", "mean δT/T"):
         table.add_column(name, justify="left" if name == "exposure" else "right")
     for exposure in exposures:
         table.add_row(*exposure_row(exposure))
@@ -92,7 +92,7 @@ def exposure_row(exposure: ExposureProducts) -> list[str]:
 
     def mean(name: str) -> str:
         values = [float(ccd.residuals.summary[name]) for ccd in ccds if name in ccd.residuals.summary]
-        return f"{sum(values) / len(values):+.4f}" if values else "-"
+        return f"{sum(values) / len(values):.4f}" if values else "-"
 
     return [
         str(exposure.exposure),

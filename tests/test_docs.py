@@ -1,6 +1,7 @@
 """The documentation says what there is: every stage, every table, every command."""
 
 import ast
+import importlib
 import importlib.util
 import re
 import runpy
@@ -179,6 +180,15 @@ def test_every_shearline_command_that_a_page_shows_is_understood(path: Path) -> 
             settings = command.make_context(line, words).params.get("changes")
 
             load_survey("demo", settings or ())
+
+
+@pytest.mark.parametrize("path", PAGES_WITH_COMMANDS, ids=lambda path: path.stem)
+def test_everything_that_an_example_imports_exists(path: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module or "")
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
 def test_the_readme_lists_the_exit_codes() -> None:

@@ -106,7 +106,7 @@ def flows() -> str:
         path(middle(5) + 34, lower, f"v10H{middle(7) - 56:g}V{branch:g}h10"),
         path(middle(7) + BOX_WIDTH / 2 + 2, branch, f"H{middle(8):g}V{lower:g}"),
         panel(312, 92, width, "Survey flow", "duplicates resolved, the mean shear with its error"),
-        chain(350, ["=tile\ncatalogues", "merge", "=survey\ncatalogue", "report", "=report.html"]),
+        chain(350, ["=tile\ncatalogues", "merge", "=survey\ncatalogue", "mean_shear", "report", "=report.html"]),
     ]
     return drawing(width, 412, "The exposure flow, the tile flow and the survey flow of Shearline", parts)
 

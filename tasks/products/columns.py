@@ -311,7 +311,7 @@ TRUTH_GALAXIES = TableSchema(
         Column("ra", "f8", "deg", "Right ascension, ICRS"),
         Column("dec", "f8", "deg", "Declination, ICRS"),
         Column("mag", "f8", "mag", "Magnitude of the total flux"),
-        Column("half_light_radius", "f8", "arcsec", "Half-light radius before shear and PSF, geometric mean of the axes"),
+        Column("half_light_radius", "f8", "arcsec", "Half-light radius before shear and PSF: geometric mean of axes"),
         Column("sersic_index", "f8", "", "Sersic index: 1 exponential, 4 de Vaucouleurs"),
         Column("e1", "f8", "", "Intrinsic ellipticity (a-b)/(a+b), positive if elongated East-West"),
         Column("e2", "f8", "", "Intrinsic ellipticity (a-b)/(a+b), positive if elongated North-West to South-East"),

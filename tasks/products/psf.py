@@ -39,7 +39,7 @@ class PsfModel:
     n_accepted: int
     """Stars that the fit used."""
     chi2: float
-    """Mean squared residual of the used stars over its variance."""
+    """Mean squared residual of the used stars over its variance, per degree of freedom."""
     fwhm: float
     """Full width at half maximum in the middle of the CCD, pixels of the CCD."""
     sampling: float = 1.0

@@ -73,7 +73,7 @@ def adaptive_moments(
     """Measure adaptive moments.
 
     The weight is an elliptical Gaussian whose centre and second moments are iterated until they are those of the
-    weighted image (Bernstein & Jarvis 2002, sect. 3; Hirata & Seljak 2003, eqs. 5-8), with the steps and limits
+    weighted image (Bernstein & Jarvis 2002; Hirata & Seljak 2003), with the steps and limits
     of the ``hsm`` code in GalSim.
 
     Parameters

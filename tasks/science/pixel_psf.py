@@ -122,7 +122,8 @@ def fit_psf(
     x0, y0 = 0.5 * (nx - 1), 0.5 * (ny - 1)
     stars = _start(stamps.keep(usable), (x0, y0), shape, fwhm_px, gain, settings)
     coefficients = _iterate(stars, fwhm_px, settings)
-    _require(int(stars.good.sum()), needed, name)
+    n_accepted = int(stars.good.sum())
+    _require(n_accepted, needed, name)
     model = coefficients[:, EDGE:-EDGE, EDGE:-EDGE]
     return PsfModel(
         subject=str(ccd),
@@ -133,8 +134,9 @@ def fit_psf(
         y0=y0,
         y_scale=0.5 * ny,
         n_loaded=len(stamps),
-        n_accepted=int(stars.good.sum()),
-        chi2=float(np.mean(stars.chi2[stars.good])),
+        n_accepted=n_accepted,
+        # every pixel of the model costs as many stars as the polynomial has terms
+        chi2=float(np.mean(stars.chi2[stars.good])) * n_accepted / max(n_accepted - n_terms(settings.degree), 1),
         fwhm=full_width(normalise(model[:1])[0]),
     )
 

@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 FWHM_PER_SIGMA = 2.35482004503
 DISK_SCALE = 1.0 / 16.0
-"""Scale length of the disk in units of the FWHM of the PSF (Desai et al. 2012, sect. 2.2)."""
+"""Scale length of the disk in units of the FWHM of the PSF (Desai et al. 2012)."""
 NODE_SPACING_PX = 0.05
 """Templates are drawn for these steps of sigma; between them cubics are right to 5e-5 of the peak."""
 MIN_SIGMA_PX = 0.3
@@ -81,7 +81,7 @@ def measure_spread(
     """Measure the spread model of sources.
 
     With the image I, the star P and the galaxy G of `spread_templates`, and sums over the good pixels, the spread model
-    is ``G.I / P.I - G.P / P.P`` (Desai et al. 2012, eq. 1, as ShapePipe applies it: the noise enters the error only).
+    is ``G.I / P.I - G.P / P.P`` (Desai et al. 2012, as ShapePipe applies it: the noise enters the error only).
 
     Parameters
     ----------

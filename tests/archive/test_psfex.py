@@ -86,7 +86,7 @@ def test_a_merged_table_of_the_legacy_surveys_is_read() -> None:
     assert psf.shape == (1, 51, 51)
     assert psf.sum() == pytest.approx(1.0, abs=1e-6)
     assert moments.x[0] == pytest.approx(25.0, abs=1e-3)
-    # PSF_FWHM is the mean half-light diameter of the stars
+    # PSFEx measures its PSF_FWHM in another way than by moments
     assert 2.3548 * moments.sigma[0] == pytest.approx(model.fwhm, rel=0.15)
 
 

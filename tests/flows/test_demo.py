@@ -1,9 +1,10 @@
 import json
-from collections import Counter
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from small_survey import small_survey
 
 from blocks.store import DataStore
@@ -12,6 +13,8 @@ from flows.demo import DemoSummary, run_demo
 from flows.exposure import process_exposure
 from flows.survey import SurveyProducts, process_survey
 from flows.tile import process_tile
+from tasks.archive.fits_files import fits_bytes
+from tasks.archive.images import descriptive_header
 from tasks.archive.manifests import list_processed_exposures, read_exposure_products, read_tile_products
 from tasks.archive.raw import list_exposures
 from tasks.archive.tables import read_table
@@ -103,9 +106,7 @@ def test_after_losing_one_product_only_it_is_made_again(
     assert again.catalog == products.catalog
 
 
-def test_one_worker_gives_the_same_bytes_as_two(
-    first: tuple[Path, Run], config: SurveyConfig, tmp_path: Path
-) -> None:
+def test_one_worker_gives_the_same_bytes_as_two(first: tuple[Path, Run], config: SurveyConfig, tmp_path: Path) -> None:
     two, one = first[1][0], run(tmp_path, config, workers=1)[0]
 
     assert one.catalog.sha256 == two.catalog.sha256
@@ -124,22 +125,32 @@ def test_what_flows_leave_can_be_found_again(first: tuple[Path, Run]) -> None:
     assert read_tile_products(store, products.tiles[0].tile) == products.tiles[0]
 
 
-def test_a_bad_ccd_is_set_aside_while_its_neighbours_go_on(first: tuple[Path, Run], config: SurveyConfig) -> None:
-    root = first[0]
-    raw = store_of(root, "raw")
-    name = list_exposures(raw, config.exposure.instrument)[0]
-    # CCD 2 and 3 do not exist in the files of this small camera
-    four = small_survey("exposure.instrument.n_ccds=4")
-    with session(2) as current:
-        products = process_exposure(name, four.exposure, store_of(root, "four"), raw)
+def with_four_ccds(raw: DataStore, name: ExposureId, broken: int) -> None:
+    """Repeat the two CCDs of an exposure, so that it has four, and take the gain from the header of one."""
+    for suffix in ("", ".weight", ".flag"):
+        key = f"{name}p{suffix}.fits.fz"
+        with raw.open(key) as handle, fits.open(handle) as hdus:
+            ccds = [fits.ImageHDU(hdus[k].data, descriptive_header(hdus[k].header)) for k in (1, 2, 1, 2)]
+        del ccds[broken].header["GAIN"]
+        raw.put_bytes(key, fits_bytes([fits.PrimaryHDU(), *ccds]))
 
-    assert [ccd.ccd.ccd for ccd in products.ccds] == [0, 1]
-    assert [(item.subject, item.stage) for item in products.set_aside] == [
-        (f"{name}-2", "image"),
-        (f"{name}-3", "image"),
-    ]
-    assert "has no HDU 3" in products.set_aside[0].reason
-    assert Counter(event.outcome for event in current.events)[Outcome.SET_ASIDE] == 2
+
+def test_a_bad_ccd_is_set_aside_while_its_three_neighbours_and_the_exposure_go_on(
+    first: tuple[Path, Run], tmp_path: Path
+) -> None:
+    shutil.copytree(first[0] / "store" / "raw", tmp_path / "store" / "raw")
+    raw, name = store_of(tmp_path, "raw"), ExposureId("2113700")
+    with_four_ccds(raw, name, broken=2)
+    with session(2) as current:
+        products = process_exposure(
+            name, small_survey("exposure.instrument.n_ccds=4").exposure, store_of(tmp_path), raw
+        )
+
+    assert [ccd.ccd.ccd for ccd in products.ccds] == [0, 1, 3]
+    assert [(item.subject, item.stage) for item in products.set_aside] == [("2113700-2", "split")]
+    assert "CCD 2113700-2 has no keyword GAIN in its header" in products.set_aside[0].reason
+    assert current.count(Outcome.SET_ASIDE) == 1
+    assert current.count(Outcome.FAILED) == 0
 
 
 def test_an_exposure_below_its_floor_fails_and_says_why(first: tuple[Path, Run]) -> None:
@@ -148,7 +159,8 @@ def test_an_exposure_below_its_floor_fails_and_says_why(first: tuple[Path, Run])
     raw = store_of(root, "raw")
     name = list_exposures(raw, config.exposure.instrument)[0]
 
-    with session(2), pytest.raises(DataError, match=rf"Exposure {name} has 0 good CCDs of 2; it needs 1\. .* needs 500"):
+    sentence = rf"Exposure {name} has 0 good CCDs of 2; it needs 1\. .* needs 500"
+    with session(2), pytest.raises(DataError, match=sentence):
         process_exposure(name, config.exposure, store_of(root, "strict"), raw)
     assert list_processed_exposures(store_of(root, "strict")) == []
 
@@ -195,7 +207,7 @@ def test_a_bug_stops_the_run_at_once(
     assert not any(event.stage == "detect" for event in current.events)
 
 
-def test_a_survey_without_tiles_or_simulation_is_refused_before_any_work(store: DataStore, raw_store: DataStore) -> None:
+def test_a_survey_without_tiles_is_refused_before_any_work(store: DataStore, raw_store: DataStore) -> None:
     with pytest.raises(ConfigError, match="Survey demo names no tiles"):
         process_survey(small_survey("tiles=[]"), store, raw_store, workers=0)
 
@@ -205,7 +217,7 @@ def test_cfis_settings_read_the_simulated_exposures(first: tuple[Path, Run]) -> 
 
     root = first[0]
     raw = store_of(root, "raw")
-    cfis = load_survey("cfis", ["exposure.instrument.n_ccds=2", "exposure.star_catalog=star_catalog.fits"])
+    cfis = load_survey("cfis", ["instrument.n_ccds=2", "min_ccds=2", "psf_fit.min_stars=10"])
     with session(2):
         products = process_exposure(ExposureId("2113700"), cfis.exposure, store_of(root, "cfis"), raw)
 
