@@ -32,7 +32,7 @@ def measure(folder: Path) -> dict[str, object]:
     from blocks.store import DataStore
     from flows.config import load_survey
     from flows.demo import run_demo
-    from tasks.stage import StageEvent, session
+    from tasks.session import StageEvent, session
 
     finished: list[tuple[float, StageEvent]] = []
     store, raw = (DataStore(root=str(folder / "store"), collection=name) for name in ("bench", "raw"))

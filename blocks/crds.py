@@ -22,6 +22,8 @@ import fsspec
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr, field_validator
 
+from blocks.store import ObjectNotFoundError, translated
+
 OBSERVATORY = re.compile(r"[a-z][a-z0-9_]{0,31}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]{0,199}")
 MAPPING_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]{0,199}\.[pir]map")
@@ -211,7 +213,8 @@ class CrdsCache(Block):
         ReferenceNotFoundError
             If the cache does not have it, or it is marked as bad.
         """
-        with self._fs.open(self.locate_reference(name, instrument), "rb") as handle:
+        place = self.locate_reference(name, instrument)
+        with translated(f"CRDS cache {self.root}: cannot read {name}"), self._fs.open(place, "rb") as handle:
             data: bytes = handle.read()
         return data
 
@@ -242,9 +245,9 @@ class CrdsCache(Block):
 
     def _read_text(self, path: str) -> str | None:
         try:
-            with self._fs.open(path, "rb") as handle:
+            with translated(f"CRDS cache {self.root}: cannot read {path}"), self._fs.open(path, "rb") as handle:
                 data: bytes = handle.read()
-        except FileNotFoundError:
+        except ObjectNotFoundError:
             return None
         return data.decode(errors="replace")
 
@@ -263,8 +266,9 @@ class CrdsCache(Block):
 
     def _reference_lines(self, named: set[str]) -> list[str]:
         try:
-            found = self._fs.find(self._path("references"), detail=True)
-        except FileNotFoundError:
+            with translated(f"CRDS cache {self.root}: cannot list the references"):
+                found = self._fs.find(self._path("references"), detail=True)
+        except ObjectNotFoundError:
             return []
         return [
             f"{path.removeprefix(self._base)} {info['size']} {info.get('mtime') or info.get('LastModified')}\n"

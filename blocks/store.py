@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import fsspec
+from botocore.exceptions import BotoCoreError, ClientError
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr, field_validator
 
@@ -25,6 +27,7 @@ KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]*(/[A-Za-z0-9][A-Za-z0-9_+.-]*)*")
 MAX_KEY_LENGTH = 512
 CHUNK_BYTES = 4 << 20
 INCOMING = ".incoming"
+ABANDONED_AFTER_S = 24 * 3600
 
 
 class StoreError(OSError):
@@ -49,6 +52,19 @@ class StoredObject(NamedTuple):
     key: str
     sha256: str
     size: int
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn what the file systems raise into the store's errors; ``doing`` says what could not be done, and where."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except FileNotFoundError as error:
+        raise ObjectNotFoundError(f"{doing}: there is no such object") from error
+    except (OSError, BotoCoreError, ClientError) as error:
+        raise StoreError(f"{doing}: {error}") from error
 
 
 class DataStore(Block):
@@ -122,11 +138,10 @@ class DataStore(Block):
     def exists(self, key: str) -> bool:
         """Tell whether there is an object under a key; an unreachable store raises."""
         try:
-            self._fs.info(self._path(key))
-        except FileNotFoundError:
+            with translated(f"{self.url}: cannot look up {key}"):
+                self._fs.info(self._path(key))
+        except ObjectNotFoundError:
             return False
-        except OSError as error:
-            raise StoreError(f"{self.url}: cannot look up {key}: {error}") from error
         return True
 
     def open(self, key: str) -> BinaryIO:
@@ -139,17 +154,13 @@ class DataStore(Block):
         StoreError
             If the store cannot be read now.
         """
-        try:
+        with translated(f"{self.url}: cannot read {key}"):
             handle: BinaryIO = self._fs.open(self._path(key), "rb")
-        except FileNotFoundError as error:
-            raise ObjectNotFoundError(f"{self.url} has no object {key}") from error
-        except OSError as error:
-            raise StoreError(f"{self.url}: cannot read {key}: {error}") from error
         return handle
 
     def read_bytes(self, key: str) -> bytes:
         """Return the whole of an object."""
-        with self.open(key) as handle:
+        with translated(f"{self.url}: cannot read {key}"), self.open(key) as handle:
             return handle.read()
 
     @contextmanager
@@ -158,94 +169,87 @@ class DataStore(Block):
         if self.is_local:
             path = Path(self._path(key))
             if not path.is_file():
-                raise ObjectNotFoundError(f"{self.url} has no object {key}")
+                raise ObjectNotFoundError(f"{self.url}: cannot read {key}: there is no such object")
             yield path
             return
-        with tempfile.TemporaryDirectory(prefix="shearline-") as folder, self.open(key) as source:
+        with tempfile.TemporaryDirectory(prefix="shearline-") as folder:
             path = Path(folder) / key.rsplit("/", 1)[-1]
-            with path.open("wb") as target:
+            with translated(f"{self.url}: cannot copy {key}"), self.open(key) as source, path.open("wb") as target:
                 shutil.copyfileobj(source, target, CHUNK_BYTES)
             yield path
 
     def stat(self, key: str) -> StoredObject:
         """Return checksum and size: hashed from the bytes locally, from the metadata written with it on S3."""
         path = self._path(key)
-        if not self.is_local:
-            recorded = self._recorded_checksum(path, key)
-            if recorded is not None:
-                return recorded
-        digest, size = hashlib.sha256(), 0
-        with self.open(key) as handle:
-            while chunk := handle.read(CHUNK_BYTES):
-                digest.update(chunk)
-                size += len(chunk)
+        with translated(f"{self.url}: cannot look up {key}"):
+            if not self.is_local:
+                size, recorded = int(self._fs.info(path)["size"]), self._fs.metadata(path).get("sha256")
+                if recorded:
+                    return StoredObject(key, recorded, size)
+            digest, size = hashlib.sha256(), 0
+            with self.open(key) as handle:
+                while chunk := handle.read(CHUNK_BYTES):
+                    digest.update(chunk)
+                    size += len(chunk)
         return StoredObject(key, digest.hexdigest(), size)
 
-    def _recorded_checksum(self, path: str, key: str) -> StoredObject | None:
-        try:
-            size = int(self._fs.info(path)["size"])
-            sha256 = self._fs.metadata(path).get("sha256")
-        except FileNotFoundError as error:
-            raise ObjectNotFoundError(f"{self.url} has no object {key}") from error
-        except OSError as error:
-            raise StoreError(f"{self.url}: cannot look up {key}: {error}") from error
-        return StoredObject(key, sha256, size) if sha256 else None
+    def size(self, key: str) -> int:
+        """Return the number of bytes of an object."""
+        path = self._path(key)
+        with translated(f"{self.url}: cannot look up {key}"):
+            return int(self._fs.info(path)["size"])
 
     def list_keys(self, prefix: str = "") -> list[str]:
         """Return the sorted keys below a prefix, which is a folder name or empty."""
         base = self._path(prefix) if prefix else self._base
         try:
-            found = self._fs.find(base)
-        except FileNotFoundError:
+            with translated(f"{self.url}: cannot list {prefix or 'the collection'}"):
+                found = self._fs.find(base)
+        except ObjectNotFoundError:
             return []
-        except OSError as error:
-            raise StoreError(f"{self.url}: cannot list {prefix or 'the collection'}: {error}") from error
         names = (str(path)[len(self._base) + 1 :] for path in found)
         return sorted(name for name in names if KEY.fullmatch(name))
 
-    # --- write -----------------------------------------------------------------------------------------------
+    # --- write ---------------------------------------------------------------------------------------------------
 
     def put_bytes(self, key: str, data: bytes) -> StoredObject:
         """Publish bytes under a key, whole or not at all, replacing what was there."""
         path, sha256 = self._path(key), hashlib.sha256(data).hexdigest()
-        try:
+        with translated(f"{self.url}: cannot write {key}"):
             if self.is_local:
                 self._publish(path, data)
             else:
                 self._fs.pipe_file(path, data, Metadata={"sha256": sha256})
-        except OSError as error:
-            raise StoreError(f"{self.url}: cannot write {key}: {error}") from error
         return StoredObject(key, sha256, len(data))
 
     def put_file(self, key: str, source: Path) -> StoredObject:
         """Publish a local file under a key, whole or not at all, replacing what was there."""
-        digest, size = hashlib.sha256(), source.stat().st_size
+        path, digest, size = self._path(key), hashlib.sha256(), source.stat().st_size
         with source.open("rb") as handle:
             while chunk := handle.read(CHUNK_BYTES):
                 digest.update(chunk)
-        path = self._path(key)
-        try:
+        with translated(f"{self.url}: cannot write {key}"):
             if self.is_local:
                 with self._incoming() as temporary:
                     shutil.copyfile(source, temporary)
                     self._rename(temporary, Path(path))
             else:
                 self._fs.put_file(str(source), path, Metadata={"sha256": digest.hexdigest()})
-        except OSError as error:
-            raise StoreError(f"{self.url}: cannot write {key}: {error}") from error
         return StoredObject(key, digest.hexdigest(), size)
 
     def remove(self, key: str) -> None:
         """Remove an object; a key that does not exist is fine."""
+        path = self._path(key)
         try:
-            self._fs.rm_file(self._path(key))
-        except FileNotFoundError:
+            with translated(f"{self.url}: cannot remove {key}"):
+                self._fs.rm_file(path)
+        except ObjectNotFoundError:
             return
-        except OSError as error:
-            raise StoreError(f"{self.url}: cannot remove {key}: {error}") from error
 
     def probe(self) -> None:
         """Write, read and delete a small object, so that a store that cannot keep products fails before any work.
+
+        What writers that were killed a day ago or more left behind is cleared away.
 
         Raises
         ------
@@ -257,12 +261,22 @@ class DataStore(Block):
             self.put_bytes(key, data)
             back = self.read_bytes(key)
             self.remove(key)
-        except Exception as error:  # credentials, DNS and TLS fail with errors of many libraries
+            self._clear_abandoned()
+        except Exception as error:
+            # credentials, DNS and TLS fail with errors of many libraries
             raise StoreUnusableError(
                 f"The store {self.url} cannot be used: {error}. Check that it exists and that you may write to it."
             ) from error
         if back != data:
             raise StoreUnusableError(f"The store {self.url} does not return what was written to it.")
+
+    def _clear_abandoned(self) -> None:
+        folder = Path(self.root.removeprefix("file://")) / INCOMING
+        if not self.is_local or not folder.is_dir():
+            return
+        for path in folder.iterdir():
+            if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
+                path.unlink(missing_ok=True)
 
     @contextmanager
     def _incoming(self) -> Iterator[Path]:

@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from blocks.store import DataStore
     from flows.config import SurveyConfig
-    from tasks.stage import Session
+    from tasks.session import Session
 
 Name = TypeVar("Name")
 
@@ -67,7 +67,6 @@ def demo(
     """Simulate a small survey, process it all the way and compare the recovered shear with the input."""
 
     def work() -> None:
-        _use_prefect_home(root / ".prefect")
         from flows.config import load_survey
         from flows.demo import run_demo
         from flows.progress import print_demo
@@ -78,7 +77,7 @@ def demo(
             products, summary = run_demo(config, store, raw, root, workers, current)
         print_demo(products, summary, current)
 
-    _guarded(work)
+    _guarded(work, prefect_home=root / ".prefect")
 
 
 @run_app.command("exposure")
@@ -202,14 +201,10 @@ def main() -> None:
     app()
 
 
-def _guarded(work: Callable[[], None]) -> None:
+def _guarded(work: Callable[[], None], prefect_home: Path | None = None) -> None:
     """Turn errors into one sentence and an exit code that says what to do next."""
-    # what a stage refuses is shown by the progress display and the tables, in one sentence each
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    # a private server for this run, unless the user's environment names one
-    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
+    # before Prefect is imported for the first time, which is when it looks at its settings
+    _set_up_prefect(prefect_home)
     from blocks.store import StoreError, StoreUnusableError
     from tasks.errors import ConfigError, ShearlineError
 
@@ -234,9 +229,14 @@ def _fail(code: Exit, sentence: str) -> None:
     raise typer.Exit(code)
 
 
-def _use_prefect_home(home: Path) -> None:
-    """Keep Prefect's database in the demo's folder, unless a server is configured."""
-    if not os.environ.get("PREFECT_API_URL"):
+def _set_up_prefect(home: Path | None) -> None:
+    """Choose a quiet, private Prefect, unless the user's environment says otherwise."""
+    # what a stage refuses is shown by the progress display and the tables; the server gets every log line
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
+    if home is not None and not os.environ.get("PREFECT_API_URL"):
         os.environ["PREFECT_HOME"] = str(home.resolve())
 
 
@@ -260,6 +260,10 @@ def _stores(store: str, raw: str | None, collection: str) -> tuple[DataStore, Da
         raw_store = DataStore(root=raw) if raw else DataStore(root=store, collection="raw")
     except ValidationError as error:
         raise ConfigError(error.errors()[0]["msg"]) from error
+    if products.url == raw_store.url:
+        raise ConfigError(
+            f"Products cannot go to {products.url}, where the raw files are; choose another --collection."
+        )
     products.probe()
     return products, raw_store
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib.resources
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from tasks.mask import MaskConfig
 from tasks.mean_shear import MeanShearConfig
 from tasks.merge import MergeConfig
 from tasks.products.config import StageConfig
-from tasks.products.identity import ExposureId, TileId
+from tasks.products.identity import ExposureId, NamedIdentity, TileId
 from tasks.products.instrument import Instrument
 from tasks.psf_fit import PsfFitConfig
 from tasks.psf_interp import PsfInterpConfig
@@ -200,6 +201,27 @@ class SurveyConfig(StageConfig):
         # YAML reads an exposure name such as 2113737 as a number
         return [str(item) if isinstance(item, int) else item for item in value] if isinstance(value, list) else value
 
+    @field_validator("exposures", "tiles")
+    @classmethod
+    def _names_occur_once(cls, value: tuple[NamedIdentity, ...]) -> tuple[NamedIdentity, ...]:
+        twice = sorted({str(name) for name in value if value.count(name) > 1})
+        if twice:
+            raise ValueError(f"names occur twice: {', '.join(twice)}")
+        return value
+
+
+class SettingsLoader(yaml.SafeLoader):
+    """YAML without octal numbers, so that the exposure 0012345 keeps its name."""
+
+
+SettingsLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:int"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+SettingsLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789")
+)
+
 
 def survey_files() -> list[str]:
     """Return the names of the survey files that come with Shearline."""
@@ -244,7 +266,7 @@ def _read_yaml(name: str) -> dict[str, Any]:
             f"There is no survey {name!r}{_nearest(name, survey_files())}; give a .yaml file or one of them."
         )
     try:
-        settings = yaml.safe_load(text)
+        settings = SettingsLoader(text).get_single_data()
     except yaml.YAMLError as error:
         raise ConfigError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
@@ -259,7 +281,7 @@ def _apply(settings: dict[str, Any], change: str) -> None:
         raise ConfigError(f"--set {change!r} is not of the form stage.field=value.")
     keys = _full_path(keys, change)
     try:
-        value = yaml.safe_load(text)
+        value = SettingsLoader(text).get_single_data()
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {change!r}: the value is not valid YAML.") from error
     target = settings

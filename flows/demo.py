@@ -16,6 +16,7 @@ from tasks.archive.documents import read_document
 from tasks.errors import ConfigError
 from tasks.products.identity import ProductRef, SetAside
 from tasks.products.shear import SurveyShear
+from tasks.session import Outcome, Session, session
 from tasks.simulate import (
     SimulationConfig,
     list_simulated_exposures,
@@ -23,7 +24,6 @@ from tasks.simulate import (
     simulate_exposure_task,
     simulate_sky_task,
 )
-from tasks.stage import Outcome, Session, session
 
 REPORT = "report.html"
 SUMMARY = "summary.json"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from prefect import flow
+from collections.abc import Mapping, Sequence
+
+from prefect import flow, get_run_logger
+from pydantic import ValidationError
 
 from blocks.crds import CrdsCache
 from blocks.store import DataStore
 from flows.config import ExposureConfig, ReferenceCache
 from flows.outcome import TASK_RUNNER, Chain, settle
-from tasks.archive.manifests import write_exposure_products
+from tasks.archive.manifests import forget_exposure_products, write_exposure_products
 from tasks.archive.raw import find_raw_exposure, list_ccds, raw_file
 from tasks.detect import detect_ccd_task
 from tasks.dq_init import initialize_dq_task
-from tasks.errors import DataError
+from tasks.errors import ConfigError, DataError
 from tasks.headers import index_headers_task
 from tasks.mask import mask_ccd_task
 from tasks.products.identity import CcdId, CcdProducts, ExposureId, ExposureProducts, ProductRef, RawExposure
@@ -20,8 +23,8 @@ from tasks.psf_fit import fit_psf_task
 from tasks.psf_validate import validate_psf_task
 from tasks.references import open_rules, select_reference_task
 from tasks.report import write_exposure_report_task
+from tasks.session import session
 from tasks.split import split_ccd_task
-from tasks.stage import session
 from tasks.stars import select_stars_task
 
 
@@ -56,8 +59,10 @@ def process_exposure(
     """
     with session(workers):
         files = find_raw_exposure(raw, exposure, config.instrument)
+        # until it is done the exposure does not count as processed: a tile must not mix old lists and new products
+        forget_exposure_products(store, exposure)
         ccds = list_ccds(raw, files, config.instrument)
-        stars = star_catalog(raw, config.star_catalog, exposure)
+        stars = star_lists(raw, config, ccds)
         good, set_aside = settle(_submit_ccds(ccds, files, stars, config, store, raw))
         if len(good) < config.min_ccds:
             reasons = "; ".join(f"{item.subject} ({item.stage}): {item.reason}" for item in set_aside[:3])
@@ -79,7 +84,7 @@ def process_exposure(
 def _submit_ccds(
     ccds: list[CcdId],
     files: RawExposure,
-    stars: ProductRef | None,
+    stars: Mapping[CcdId, ProductRef | None],
     config: ExposureConfig,
     store: DataStore,
     raw: DataStore,
@@ -91,7 +96,7 @@ def _submit_ccds(
     chains: dict[CcdId, Chain] = {}
     for ccd, image, reference in zip(ccds, images, references, strict=True):
         dq = initialize_dq_task.submit(image, reference, config.dq_init, store)
-        mask = mask_ccd_task.submit(image, dq, stars, config.mask, store, raw)
+        mask = mask_ccd_task.submit(image, dq, stars[ccd], config.mask, store, raw)
         sources = detect_ccd_task.submit(image, mask, config.detect, store)
         selected = select_stars_task.submit(image, sources, config.stars, store)
         psf = fit_psf_task.submit(image, mask, sources, selected, config.psf_fit, store)
@@ -137,14 +142,37 @@ def open_reference_cache(settings: ReferenceCache | None, raw: DataStore) -> Crd
     """
     if settings is None:
         return None
-    cache = CrdsCache(
-        root=settings.root.replace("{raw}", raw.url),
-        observatory=settings.observatory,
-        context=settings.context,
-        checksum=settings.checksum,
-        endpoint_url=raw.endpoint_url,
-        access_key=raw.access_key,
-        secret_key=raw.secret_key,
-    )
+    try:
+        cache = CrdsCache(
+            root=settings.root.replace("{raw}", raw.url),
+            observatory=settings.observatory,
+            context=settings.context,
+            checksum=settings.checksum,
+            endpoint_url=raw.endpoint_url,
+            access_key=raw.access_key,
+            secret_key=raw.secret_key,
+        )
+    except ValidationError as error:
+        raise ConfigError(f"reference_cache.root = {settings.root!r}: {error.errors()[0]['msg']}") from error
     open_rules(cache)
     return cache
+
+
+def star_lists(raw: DataStore, config: ExposureConfig, ccds: Sequence[CcdId]) -> dict[CcdId, ProductRef | None]:
+    """Return the star list of every CCD: its own if the camera has such files, else that of the survey.
+
+    Without any, halos and spikes of bright stars are not masked; the log says so.
+
+    Raises
+    ------
+    ConfigError
+        If the settings name a file that is not in the raw store.
+    """
+    template = config.instrument.star_list_file
+    if template is not None:
+        files = {ccd: template.replace("{exposure}", ccd.exposure).replace("{ccd}", str(ccd.ccd)) for ccd in ccds}
+        return {ccd: raw_file(raw, key, ccd) for ccd, key in files.items()}
+    if config.star_catalog is None and (config.mask.halo_mag_limit, config.mask.spike_mag_limit) != (None, None):
+        get_run_logger().warning("There is no star catalogue, so halos and spikes of bright stars are not masked.")
+    catalog = star_catalog(raw, config.star_catalog, ccds[0].exposure)
+    return dict.fromkeys(ccds, catalog)

@@ -15,7 +15,7 @@ from rich.text import Text
 from flows.demo import DemoSummary
 from flows.survey import SurveyProducts
 from tasks.products.identity import ExposureProducts, SetAside, TileProducts
-from tasks.stage import Outcome, Session, StageEvent, session
+from tasks.session import Outcome, Session, StageEvent, session
 
 OUTCOMES = (Outcome.RUN, Outcome.REUSED, Outcome.SET_ASIDE, Outcome.FAILED)
 REFRESH_PER_S = 4

@@ -21,7 +21,7 @@ from tasks.mean_shear import measure_mean_shear_task
 from tasks.merge import export_parquet_task, merge_catalogs_task
 from tasks.products.identity import ExposureProducts, Identity, ProductRef, SetAside, TileProducts
 from tasks.report import write_report_task
-from tasks.stage import session
+from tasks.session import current_session, session
 
 Name = TypeVar("Name", bound=Identity)
 Products = TypeVar("Products")
@@ -82,6 +82,8 @@ def process_survey(config: SurveyConfig, store: DataStore, raw: DataStore, worke
     if not config.tiles:
         raise ConfigError(f"Survey {config.name} names no tiles; list them under `tiles:`.")
     with session(workers):
+        for key in {config.exposure.star_catalog, config.tile.star_catalog, config.truth} - {None}:
+            raw_file(raw, str(key), config.name)
         names = config.exposures or tuple(list_exposures(raw, config.exposure.instrument))
         exposures, lost_exposures = _each(
             names, lambda name: process_exposure(name, config.exposure, store, raw, workers), "exposure"
@@ -116,7 +118,8 @@ def _each(
     """Run one flow per name, a few at a time; what fails on its data is set aside."""
     done: list[Products] = []
     lost: list[SetAside] = []
-    with ThreadPoolExecutor(PARALLEL_FLOWS) as threads:
+    threads = ThreadPoolExecutor(PARALLEL_FLOWS)
+    try:
         # each thread sees this flow run as the parent of its own
         runs = [threads.submit(contextvars.copy_context().run, process, name) for name in names]
         for name, run in zip(names, runs, strict=True):
@@ -125,6 +128,12 @@ def _each(
             except DataError as error:
                 get_run_logger().warning("%s %s is set aside: %s", what, name, error)
                 lost.append(SetAside(subject=str(name), stage=what, reason=str(error)))
+    except BaseException as error:
+        # a bug, a lost store, an interruption: what runs now refuses its next stage, and nothing else is started
+        current_session().stop(f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        threads.shutdown(cancel_futures=True)
     if not done:
         reasons = "; ".join(item.reason for item in lost[:3]) or "there is none"
         raise DataError(f"No {what} of {len(names)} could be processed: {reasons}")

@@ -24,9 +24,9 @@ from tasks.products.identity import CcdProducts, ExposureProducts, TileId, TileP
 from tasks.products.wcs_index import TileExposures
 from tasks.psf_interp import interpolate_psf_task
 from tasks.report import write_tile_report_task
+from tasks.session import session
 from tasks.shapes import measure_shapes_task
 from tasks.spread_model import measure_spread_task
-from tasks.stage import session
 from tasks.stamps import cut_stamps_task
 
 

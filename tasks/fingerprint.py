@@ -7,16 +7,19 @@ import functools
 import hashlib
 import importlib.util
 import sys
+import threading
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 PACKAGE = "tasks"
 # what carries stages and products about without touching a number
-WITHOUT_ARITHMETIC = frozenset({"tasks.stage", "tasks.fingerprint", "tasks.errors", "tasks.archive.provenance"})
+WITHOUT_ARITHMETIC = frozenset(
+    {"tasks.stage", "tasks.session", "tasks.records", "tasks.fingerprint", "tasks.errors", "tasks.archive.provenance"}
+)
+_parsing = threading.Lock()
 NOT_ARITHMETIC = frozenset({"blocks", "tasks", "prefect", "pydantic", "fsspec", "s3fs", "typer", "rich"})
 
 
-@functools.cache
 def code_fingerprint(module: str) -> str:
     """Return a checksum of everything in the code that a stage's result can depend on.
 
@@ -33,6 +36,13 @@ def code_fingerprint(module: str) -> str:
     str
         First 16 hexadecimal digits of a SHA-256.
     """
+    # the parser of Python 3.11 fails now and then if several threads use it at once
+    with _parsing:
+        return _fingerprint(module)
+
+
+@functools.cache
+def _fingerprint(module: str) -> str:
     sources, libraries = _reachable(module)
     digest = hashlib.sha256()
     for name in sorted(sources):
@@ -53,14 +63,25 @@ def _reachable(start: str) -> tuple[dict[str, bytes], set[str]]:
         path = _source_path(name)
         if path is None:
             continue
-        sources[name] = path.read_bytes()
-        for imported in _imports(ast.parse(sources[name])):
+        sources[name], imported_names = _read_module(path)
+        for imported in imported_names:
             top = imported.split(".")[0]
             if top == PACKAGE:
                 waiting.append(imported)
             elif top not in NOT_ARITHMETIC and top not in sys.stdlib_module_names:
                 libraries.add(top)
     return sources, libraries
+
+
+@functools.cache
+def _read_module(path: Path) -> tuple[bytes, tuple[str, ...]]:
+    """Return the source of a module, with that of the data files that it reads from its package, and its imports."""
+    source = path.read_bytes()
+    imported = _imports(ast.parse(source))
+    if "importlib.resources" in imported:
+        data = sorted(item for item in (path.parent / "data").glob("*") if item.is_file())
+        source += b"".join(hashlib.sha256(item.read_bytes()).digest() for item in data)
+    return source, tuple(imported)
 
 
 def _source_path(name: str) -> Path | None:

@@ -11,7 +11,7 @@ from pydantic import Field
 from blocks.crds import CacheError, CrdsCache, ReferenceNotFoundError
 from blocks.store import DataStore
 from tasks.archive import keys
-from tasks.archive.documents import write_document
+from tasks.archive.documents import read_document, write_document
 from tasks.archive.dq_reference import check_reference_bytes, read_reference_keywords
 from tasks.archive.fits_files import put_bytes
 from tasks.errors import ConfigError, ReferenceSelectionError
@@ -119,7 +119,13 @@ def copy_reference(store: DataStore, cache: CrdsCache, record: ReferenceRecord) 
     return record.model_copy(update={"reference": copy})
 
 
-@stage(name="references")
+def copied_reference(store: DataStore, record: ProductRef) -> list[ProductRef]:
+    """Return the copy of the reference file that a record stands for, if it chose one."""
+    reference = read_document(store, record, ReferenceRecord).reference
+    return [reference] if reference else []
+
+
+@stage(name="references", parts=copied_reference)
 def select_reference_task(
     image: ProductRef, config: ReferencesConfig, crds: CrdsCache | None, store: DataStore
 ) -> ProductRef:

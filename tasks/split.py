@@ -111,7 +111,8 @@ def _check_identity(ccd: CcdId, instrument: Instrument) -> None:
 def _section_inside(raw: RawPlanes) -> Window:
     full = Window.full(raw.image.shape)
     section = raw.data_section or full
-    if section.x_max > full.x_max or section.y_max > full.y_max or min(section.shape) < 1:
+    starts_outside = min(section.x_min, section.y_min) < 0
+    if starts_outside or section.x_max > full.x_max or section.y_max > full.y_max or min(section.shape) < 1:
         raise ShapeMismatchError(
             f"CCD {raw.id}: its data section [{section.x_min + 1}:{section.x_max},{section.y_min + 1}:{section.y_max}] "
             f"is not inside its image of {_size(raw.image.shape)} pixels."

@@ -2,10 +2,8 @@
 
 A stage body takes product references, settings and stores and returns one product reference. Around it, this module
 
-* compares a *record* in the store (stage, fingerprints of code and settings, checksum of every input) with what is
-  asked for, and reuses the product if they agree **and** the product is still there with its checksum. The records are
-  the persisted results: Prefect's own result store reports COMPLETED when persisting failed, and takes an outage of
-  the store for a cache miss;
+* compares a record in the store with what is asked for, and reuses the product if they agree **and** the product is
+  still there with its checksum;
 * runs the body in a worker process, because photutils, GalSim and drizzle hold the GIL;
 * retries what may pass (I/O errors, missing products) and nothing else;
 * tells the session what happened, for the progress display and the table of what was set aside.
@@ -17,19 +15,10 @@ import functools
 import hashlib
 import importlib
 import inspect
-import json
 import logging
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, ParamSpec, Protocol, runtime_checkable
+from typing import Any, ParamSpec, cast
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
@@ -39,136 +28,21 @@ from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
-from pydantic import BaseModel, ValidationError
 
-from blocks.store import DataStore, ObjectNotFoundError
+from blocks.store import DataStore
 from tasks.archive import keys
 from tasks.archive.provenance import Provenance, provenance
-from tasks.errors import DataError, MissingProductError, RunStoppedError
+from tasks.errors import ConfigError, DataError, MissingProductError, RunStoppedError
 from tasks.fingerprint import code_fingerprint
-from tasks.products.config import StageConfig
 from tasks.products.identity import Identity, ProductRef
+from tasks.records import Arguments, Parts, Record, reusable_product, wanted_record
+from tasks.session import Executed, LogLine, Outcome, Session, StageEvent, current_session
 
-Arguments = Mapping[str, Any]
 P = ParamSpec("P")
-Parts = Callable[[DataStore, ProductRef], Sequence[ProductRef]]
 
 RETRIES = 2
 RETRY_BACKOFF_S = 2
 LOGGER = "shearline"
-
-
-@runtime_checkable
-class Fingerprinted(Protocol):
-    """An outside resource, such as a reference-file cache, that can say which state it is in."""
-
-    def fingerprint(self) -> str:
-        """Return a checksum of everything that results can depend on."""
-        ...
-
-
-class Outcome(StrEnum):
-    """What became of one stage for one subject."""
-
-    RUN = "run"
-    REUSED = "reused"
-    SET_ASIDE = "set aside"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class StageEvent:
-    """One stage was finished for one subject."""
-
-    stage: str
-    subject: str
-    outcome: Outcome
-    seconds: float
-    product: ProductRef | None = None
-    reason: str = ""
-
-
-class Record(BaseModel):
-    """How the product of a stage was made; kept in the store beside the products."""
-
-    stage: str
-    subject: str
-    code: str
-    config: str
-    inputs: dict[str, str]
-    product: ProductRef
-
-    def matches(self, other: Record) -> bool:
-        """Tell whether the same work was asked for."""
-        return (self.stage, self.code, self.config, self.inputs) == (
-            other.stage,
-            other.code,
-            other.config,
-            other.inputs,
-        )
-
-
-@dataclass
-class Session:
-    """The process pool of a run, and what happened in it."""
-
-    pool: ProcessPoolExecutor | None
-    on_event: Callable[[StageEvent], None] | None = None
-    events: list[StageEvent] = field(default_factory=list)
-    stopped_by: str = ""
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def tell(self, event: StageEvent) -> None:
-        """Record one event and pass it on."""
-        with self._lock:
-            self.events.append(event)
-            if event.outcome is Outcome.FAILED and not self.stopped_by:
-                self.stopped_by = f"{event.stage} of {event.subject}: {event.reason}"
-        if self.on_event is not None:
-            self.on_event(event)
-
-    def count(self, outcome: Outcome) -> int:
-        """Return how many stages ended so."""
-        return sum(event.outcome is outcome for event in self.events)
-
-
-_session: Session | None = None
-
-PRELOAD = ["tasks.stage", "astropy.io.fits", "astropy.wcs", "photutils.segmentation", "numba", "scipy.fft", "galsim"]
-
-
-@contextmanager
-def session(workers: int = 0, on_event: Callable[[StageEvent], None] | None = None) -> Iterator[Session]:
-    """Run stages in ``workers`` processes and collect what happens; inside another session, use that one.
-
-    Parameters
-    ----------
-    workers
-        Number of worker processes; 0 runs the bodies in the calling thread.
-    on_event
-        Called after every stage, from the thread that ran it.
-    """
-    global _session  # Prefect's task threads have no other way to the pool of their process
-    if _session is not None:
-        yield _session
-        return
-    pool = _make_pool(workers) if workers else None
-    _session = Session(pool, on_event)
-    try:
-        yield _session
-    finally:
-        _session = None
-        if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _make_pool(workers: int) -> ProcessPoolExecutor:
-    # one thread per worker: a BLAS that splits sums over threads would make the bits depend on the machine
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[variable] = "1"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    return ProcessPoolExecutor(workers, mp_context=context)
 
 
 class StageTask(Task[P, ProductRef]):
@@ -181,6 +55,12 @@ class StageTask(Task[P, ProductRef]):
         reused = isinstance(outcome, State) and not kwargs.get("return_state")
         product: ProductRef = outcome.result() if reused else outcome
         return product
+
+    def with_options(self, **options: Any) -> StageTask[P]:  # noqa: ANN401 (as Prefect's)
+        """Return a copy with other options of Prefect's, such as ``retries``."""
+        copy = super().with_options(**options)
+        copy.__class__ = StageTask
+        return cast("StageTask[P]", copy)
 
     def submit(self, *args: Any, **kwargs: Any) -> PrefectFuture[ProductRef]:  # type: ignore[override]  # noqa: ANN401
         """Start the stage in a flow; references among the arguments may be futures of running stages."""
@@ -253,20 +133,20 @@ def _default_subject(arguments: Arguments) -> object:
 
 def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
     error = state.result(raise_on_failure=False)
-    return isinstance(error, (OSError, MissingProductError, BrokenProcessPool)) and not isinstance(error, DataError)
+    return isinstance(error, (OSError, MissingProductError))
 
 
 def _run(
     body: Callable[..., ProductRef], name: str, subject: str, arguments: Arguments, parts: Parts | None
 ) -> StageEvent:
-    current = _session or Session(None)
+    current = current_session()
     if current.stopped_by:
         raise RunStoppedError(f"{name} of {subject} was not started: the run was stopped by {current.stopped_by}")
     started = time.monotonic()
     try:
         store = _output_store(arguments)
-        wanted = _wanted_record(body, name, subject, arguments)
-        product = _reusable(store, wanted, parts)
+        wanted = wanted_record(body.__module__, name, subject, arguments)
+        product = reusable_product(store, wanted, parts)
         outcome, seconds = (Outcome.REUSED if product else Outcome.RUN), time.monotonic() - started
         if product is None:
             product, seconds = _execute_somewhere(current, body, wanted, arguments)
@@ -275,7 +155,8 @@ def _run(
     except DataError as error:
         current.tell(StageEvent(name, subject, Outcome.SET_ASIDE, time.monotonic() - started, reason=str(error)))
         raise
-    except (OSError, MissingProductError, BrokenProcessPool):
+    except (OSError, MissingProductError):
+        # it may pass: Prefect tries again, and the flow stops the run if it does not
         raise
     except Exception as error:
         current.tell(StageEvent(name, subject, Outcome.FAILED, time.monotonic() - started, reason=repr(error)))
@@ -285,78 +166,11 @@ def _run(
     return event
 
 
-# --- what is asked for, and whether it is there already ------------------------------------------------------------
-
-NO_PRODUCT = ProductRef(key="none", sha256="0" * 64, size=0)
-
-
 def _output_store(arguments: Arguments) -> DataStore:
     store = arguments.get("store")
     if not isinstance(store, DataStore):
         raise TypeError("a stage writes to its argument `store`, which must be a DataStore")
     return store
-
-
-def _wanted_record(body: Callable[..., ProductRef], name: str, subject: str, arguments: Arguments) -> Record:
-    settings: dict[str, Any] = {}
-    inputs: dict[str, str] = {}
-    for argument, value in arguments.items():
-        if not isinstance(value, DataStore):
-            _describe(argument, value, settings, inputs)
-    config = json.dumps(settings, sort_keys=True, separators=(",", ":"))
-    return Record(
-        stage=name,
-        subject=subject,
-        code=code_fingerprint(body.__module__),
-        config=config,
-        inputs=inputs,
-        product=NO_PRODUCT,
-    )
-
-
-def _describe(path: str, value: object, settings: dict[str, Any], inputs: dict[str, str]) -> None:
-    """Sort one argument into settings and inputs; references are found at any depth."""
-    if isinstance(value, ProductRef):
-        inputs[f"{path}:{value.key}"] = value.sha256
-    elif isinstance(value, (StageConfig, Identity)):
-        settings[path] = value.model_dump(mode="json")
-    elif isinstance(value, Fingerprinted):
-        settings[path] = value.fingerprint()
-    elif isinstance(value, BaseModel):
-        for field_name in type(value).model_fields:
-            _describe(f"{path}.{field_name}", getattr(value, field_name), settings, inputs)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            _describe(f"{path}.{key}", item, settings, inputs)
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        settings[f"{path}.length"] = len(value)
-        for number, item in enumerate(value):
-            _describe(f"{path}.{number}", item, settings, inputs)
-    elif value is None or isinstance(value, (str, int, float, bool)):
-        settings[path] = value
-    else:
-        raise TypeError(f"argument {path} of type {type(value).__name__} cannot be part of a record")
-
-
-def _reusable(store: DataStore, wanted: Record, parts: Parts | None) -> ProductRef | None:
-    """Return the recorded product if it was made as asked for and is still there to the bit."""
-    try:
-        found = Record.model_validate_json(store.read_bytes(keys.record(wanted.stage, wanted.subject)))
-        if not found.matches(wanted):
-            return None
-        if not _is_there(store, found.product):
-            return None
-        whole = parts is None or all(_is_there(store, part) for part in parts(store, found.product))
-    except (ObjectNotFoundError, ValidationError):
-        return None
-    return found.product if whole else None
-
-
-def _is_there(store: DataStore, ref: ProductRef) -> bool:
-    return store.stat(ref.key).sha256 == ref.sha256
-
-
-# --- running --------------------------------------------------------------------------------------------------------
 
 
 def _execute_somewhere(
@@ -365,10 +179,7 @@ def _execute_somewhere(
     made = Provenance(wanted.stage, wanted.code, _digest(wanted.config), tuple(_input_pairs(wanted.inputs)))
     # the task has taken the body's name in its module, so the body is found through the task
     address = (body.__module__, body.__qualname__)
-    if current.pool is None:
-        done = _execute(address, made, wanted.subject, dict(arguments))
-    else:
-        done = current.pool.submit(_execute, address, made, wanted.subject, dict(arguments)).result()
+    done = current.execute(functools.partial(_execute, address, made, wanted.subject, dict(arguments)))
     _relay(done.log)
     return done.product, done.seconds
 
@@ -380,23 +191,6 @@ def _digest(text: str) -> str:
 def _input_pairs(inputs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for path, sha256 in inputs.items():
         yield path.split(":", 1)[1], sha256
-
-
-@dataclass(frozen=True)
-class LogLine:
-    """One log message on its way from a worker process to the run's log."""
-
-    level: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Executed:
-    """What comes back from a worker process."""
-
-    product: ProductRef
-    log: list[LogLine]
-    seconds: float
 
 
 class _Collector(logging.Handler):
@@ -412,6 +206,8 @@ def _execute(address: tuple[str, str], made: Provenance, subject: str, arguments
     """Run a stage body, in this process or a worker; its log lines come back with the product."""
     module, qualname = address
     task: Task[Any, ProductRef] = getattr(importlib.import_module(module), qualname)
+    if code_fingerprint(module) != made.code:
+        raise ConfigError(f"The code of stage {made.stage} was changed while it was running; start again.")
     body = inspect.unwrap(task.fn)
     logger, collector = logging.getLogger(LOGGER), _Collector()
     logger.addHandler(collector)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 
 from blocks.store import DataStore
 from tasks.archive.fits_files import get_bytes, put_bytes
@@ -17,6 +18,7 @@ class WriteConfig(StageConfig):
     text: str = "a"
     fail_ccd: int = -1
     crash_ccd: int = -1
+    kill_worker_of_ccd: int = -1
     lose_network: int = 0
 
 
@@ -33,6 +35,8 @@ def write_task(ccd: CcdId, config: WriteConfig, store: DataStore) -> ProductRef:
         raise DataError(f"CCD {ccd} is bad.")
     if ccd.ccd == config.crash_ccd:
         raise ZeroDivisionError("a bug")
+    if ccd.ccd == config.kill_worker_of_ccd:
+        os.kill(os.getpid(), signal.SIGKILL)
     if config.lose_network:
         tries = len(store.list_keys("tries"))
         store.put_bytes(f"tries/{tries}", b"")

@@ -17,7 +17,9 @@ SAYS_NOTHING = {"utils", "util", "common", "helpers", "helper", "misc"}
 # who may import what inside tasks; every part may import itself
 INSIDE_TASKS = {
     "stages": {"stage", "archive", "science", "products", "errors"},
-    "stage": {"fingerprint", "archive", "science", "products", "errors"},
+    "stage": {"records", "session", "fingerprint", "archive", "science", "products", "errors"},
+    "records": {"fingerprint", "archive", "products", "errors"},
+    "session": {"products", "errors"},
     "fingerprint": set(),
     "archive": {"products", "errors"},
     "science": {"products", "errors"},

@@ -22,7 +22,7 @@ from tasks.products.config import StageConfig
 
 HOUSE = Path(__file__).parents[1]
 DOCS = HOUSE / "docs"
-NOT_STAGES = {"__init__", "stage", "fingerprint", "errors"}
+NOT_STAGES = {"__init__", "stage", "records", "session", "fingerprint", "errors"}
 STAGES = sorted(path for path in (HOUSE / "tasks").glob("*.py") if path.stem not in NOT_STAGES)
 
 

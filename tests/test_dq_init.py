@@ -13,7 +13,7 @@ from tasks.errors import BadFileError, ReferenceMismatchError, ShapeMismatchErro
 from tasks.products.detector import DetectorImage, DQReference, FlagDefinition
 from tasks.products.images import Window
 from tasks.references import ReferencesConfig, select_reference_task
-from tasks.stage import Outcome, session
+from tasks.session import Outcome, session
 
 CONFIG = DQInitConfig()
 # the definitions of JWST's own test of dq_init

@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def compute(module: str = "tasks.stage_a") -> str:
-    fingerprint.code_fingerprint.cache_clear()
+    fingerprint._fingerprint.cache_clear()
+    fingerprint._read_module.cache_clear()
     return fingerprint.code_fingerprint(module)
 
 
@@ -49,6 +51,16 @@ def test_a_change_elsewhere_does_not(package: Path, module: str) -> None:
     assert compute() == before
 
 
+def test_a_change_in_the_data_files_of_a_module_changes_it(package: Path) -> None:
+    (package / "data").mkdir()
+    (package / "data" / "list.csv").write_text("M 31")
+    (package / "tasks.deep.py").write_text("import importlib.resources\n")
+    before = compute()
+    (package / "data" / "list.csv").write_text("M 32")
+
+    assert compute() != before
+
+
 def test_a_new_library_version_changes_it(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = compute()
     monkeypatch.setattr(fingerprint, "_version", lambda library: "99" if library == "numpy" else "1")
@@ -63,3 +75,13 @@ def test_real_stages_depend_on_their_science() -> None:
     assert "tasks.stage" not in sources
     assert "numpy" in libraries
     assert "prefect" not in libraries
+
+
+def test_many_threads_may_ask_at_once() -> None:
+    fingerprint._fingerprint.cache_clear()
+    fingerprint._read_module.cache_clear()
+    modules = ["tasks.mask", "tasks.detect", "tasks.shapes", "tasks.coadd"] * 8
+    with ThreadPoolExecutor(32) as threads:
+        found = list(threads.map(fingerprint.code_fingerprint, modules))
+
+    assert len(set(found)) == 4

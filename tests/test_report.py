@@ -28,7 +28,7 @@ from tasks.products.shear import ShearEstimate, SurveyShear, TileShear, TruthCom
 from tasks.products.wcs_index import TileExposures
 from tasks.report import ReportConfig, write_exposure_report_task, write_report_task, write_tile_report_task
 from tasks.science.report_content import residual_numbers, shear_table, summary_table
-from tasks.stage import Outcome, session
+from tasks.session import Outcome, session
 
 CONFIG = ReportConfig()
 TILE = TileId("101.200")

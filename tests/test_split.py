@@ -196,7 +196,15 @@ def test_a_truncated_file_is_refused(raw_store, store, suffix, compressed):
     key = f"{EXPOSURE}p{suffix}.fits.fz"
     data = raw_store.read_bytes(key)
     raw_store.put_bytes(key, data[: len(data) - 20000])
-    with pytest.raises(BadFileError, match=rf"{EXPOSURE}p{suffix}.fits.fz .*cannot be read as FITS.*truncated"):
+    raw = find_raw_exposure(raw_store, raw.exposure, CAMERA)
+    with pytest.raises(BadFileError, match=rf"{EXPOSURE}p{suffix}\.fits\.fz is truncated: HDU 2 ends at byte \d+, "):
+        split(raw_store, store, raw)
+
+
+def test_a_raw_file_that_changed_since_it_was_found_is_no_bad_data(raw_store, store):
+    raw = put(raw_store)
+    raw_store.put_bytes(f"{EXPOSURE}p.fits.fz", b"another file")
+    with pytest.raises(MissingProductError, match="is not the file that was recorded"):
         split(raw_store, store, raw)
 
 
@@ -204,6 +212,7 @@ def test_a_file_that_ends_before_the_ccd_names_what_it_has(raw_store, store):
     raw = put(raw_store, compressed=False)
     key = f"{EXPOSURE}p.fits.fz"
     raw_store.put_bytes(key, mef([science(0)], [ccd_header()], compressed=False))
+    raw = find_raw_exposure(raw_store, raw.exposure, CAMERA)
     with pytest.raises(BadFileError, match=r"2113737p.fits.fz has no HDU 2; it has 0 PRIMARY, 1 CCD00"):
         split(raw_store, store, raw)
 
@@ -211,6 +220,7 @@ def test_a_file_that_ends_before_the_ccd_names_what_it_has(raw_store, store):
 def test_bytes_that_are_no_fits_are_refused(raw_store, store):
     raw = put(raw_store)
     raw_store.put_bytes(f"{EXPOSURE}p.fits.fz", b"<html>not found</html>" * 500)
+    raw = find_raw_exposure(raw_store, raw.exposure, CAMERA)
     with pytest.raises(BadFileError, match="cannot be read as FITS"):
         split(raw_store, store, raw)
 

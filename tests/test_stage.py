@@ -1,6 +1,9 @@
+import logging
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,9 +13,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from small_stages import CopyConfig, WriteConfig, copy_task, write_task
 
 from blocks.store import DataStore
-from tasks.errors import DataError, MissingProductError, RunStoppedError
+from tasks.errors import ConfigError, DataError, MissingProductError, RunStoppedError
 from tasks.products.identity import CcdId, ProductRef
-from tasks.stage import Outcome, session
+from tasks.session import Outcome, WorkerDiedError, session
+from tasks.stage import StageTask
 
 CCD = CcdId(exposure="2113737", ccd=1)
 
@@ -67,9 +71,17 @@ def test_a_damaged_product_is_made_again(store: DataStore) -> None:
 
 def test_changed_code_makes_a_stage_stale(store: DataStore, monkeypatch: pytest.MonkeyPatch) -> None:
     run_twice_and_count(store, WriteConfig())
-    monkeypatch.setattr("tasks.stage.code_fingerprint", lambda _module: "another code")
+    for user in ("tasks.records", "tasks.stage"):
+        monkeypatch.setattr(f"{user}.code_fingerprint", lambda _module: "another code")
 
     assert run_twice_and_count(store, WriteConfig()) == [Outcome.RUN, Outcome.RUN]
+
+
+def test_code_that_changes_while_it_runs_is_refused(store: DataStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.stage.code_fingerprint", lambda _module: "code of the worker")
+
+    with session(), pytest.raises(ConfigError, match="The code of stage write was changed while it was running"):
+        write_task.fn(CCD, WriteConfig(), store)
 
 
 def test_a_damaged_record_counts_as_none(store: DataStore) -> None:
@@ -95,6 +107,14 @@ def test_after_a_bug_no_stage_is_started(store: DataStore) -> None:
             write_task.fn(CcdId(exposure="2113737", ccd=2), WriteConfig(), store)
 
 
+def test_an_input_that_was_written_again_is_not_taken_for_the_recorded_one(store: DataStore) -> None:
+    with session():
+        ref = write_task.fn(CCD, WriteConfig(), store)
+        store.put_bytes(ref.key, b"b")
+        with pytest.raises(MissingProductError, match="is not the file that was recorded"):
+            copy_task.fn(ref, CopyConfig(), store)
+
+
 def test_a_missing_input_has_a_sentence(store: DataStore) -> None:
     gone = ProductRef(key="written/gone", sha256="0" * 64, size=1, subject="2113737-1")
 
@@ -114,6 +134,54 @@ def test_bodies_run_in_worker_processes_and_their_errors_come_back(store: DataSt
     assert ref.summary["pid"] != os.getpid()
     with pytest.raises(DataError, match="CCD 2113737-1 is bad"):
         write_task.fn(CCD, WriteConfig(fail_ccd=1), store)
+
+
+def test_after_a_worker_was_killed_the_next_body_has_a_fresh_one(store: DataStore, pool: None) -> None:
+    with pytest.raises(WorkerDiedError, match="a worker process died, perhaps for want of memory: try fewer than 1"):
+        write_task.fn(CCD, WriteConfig(kill_worker_of_ccd=1), store)
+
+    assert write_task.fn(CCD, WriteConfig(), store).key == "written/2113737-1"
+
+
+def test_the_environment_is_left_as_it_was(store: DataStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with session(workers=1):
+        write_task.fn(CCD, WriteConfig(), store)
+
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_a_session_lives_as_long_as_its_last_user(store: DataStore) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def owner() -> None:
+        with session():
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=owner)
+    thread.start()
+    entered.wait(10)
+    with session() as joined:
+        leave.set()
+        thread.join()
+        write_task.fn(CCD, WriteConfig(), store)
+
+    assert [event.outcome for event in joined.events] == [Outcome.RUN]
+
+
+def test_log_lines_carry_stage_and_subject_and_leave_logging_as_it_was(
+    store: DataStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("shearline")
+    with caplog.at_level(logging.INFO, "shearline.run"), session(), ThreadPoolExecutor(8) as threads:
+        ccds = [CcdId(exposure="2113737", ccd=number) for number in range(8)]
+        list(threads.map(lambda ccd: write_task.fn(ccd, WriteConfig(), store), ccds))
+
+    assert sorted(caplog.messages) == [f"write {ccd}: writing {ccd}" for ccd in ccds]
+    assert logger.propagate
+    assert logger.level == logging.NOTSET
 
 
 @flow(task_runner=ThreadPoolTaskRunner(max_workers=8))
@@ -143,6 +211,20 @@ def test_a_flow_shows_reused_stages_as_cached(store: DataStore) -> None:
 
 
 @pytest.mark.usefixtures("prefect_server")
+def test_a_stage_called_in_a_flow_returns_its_product_whether_it_ran_or_was_reused(store: DataStore) -> None:
+    @flow
+    def twice() -> list[ProductRef]:
+        return [write_task(CCD, WriteConfig(), store) for _ in range(2)]
+
+    with session() as current:
+        first, second = twice()
+
+    assert isinstance(second, ProductRef)
+    assert first == second
+    assert [event.outcome for event in current.events] == [Outcome.RUN, Outcome.REUSED]
+
+
+@pytest.mark.usefixtures("prefect_server")
 def test_one_bad_ccd_fails_alone(store: DataStore) -> None:
     with session():
         states = write_and_copy(WriteConfig(fail_ccd=2), store)
@@ -159,6 +241,7 @@ def test_what_may_pass_is_retried_and_bad_data_is_not(store: DataStore, monkeypa
         return quick(CCD, config, store)
 
     with session() as current:
+        assert isinstance(quick, StageTask)
         assert one(WriteConfig(lose_network=2)).key == "written/2113737-1"
         assert len(store.list_keys("tries")) == 3
         with pytest.raises(DataError, match="CCD 2113737-1 is bad"):

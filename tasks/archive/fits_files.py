@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from astropy.io import fits
+from astropy.io.fits.hdu.compressed._compression import CfitsioException
 from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
-from blocks.store import BadKeyError, DataStore, ObjectNotFoundError
+from blocks.store import BadKeyError, DataStore, ObjectNotFoundError, StoreError
 from tasks.archive.provenance import provenance_cards
 from tasks.errors import BadFileError, MissingProductError
 from tasks.products.identity import ProductRef, SummaryValue
@@ -21,6 +23,13 @@ GZIP_MAGIC = b"\x1f\x8b"
 GZIP_TIME = slice(4, 8)
 MAX_EXACT_INTEGER = 1 << 24
 TILE_ROWS = 64
+NOT_FITS = {
+    b"": "it is empty; copy it again",
+    b"version https://git-lfs": "it is a Git LFS pointer to the file; run `git lfs pull`",
+    GZIP_MAGIC: "it is compressed with gzip as a whole; uncompress it, or compress its HDUs with fpack",
+}
+BROKEN = (OSError, ValueError, TypeError, KeyError, EOFError, fits.VerifyError, zlib.error, CfitsioException)
+"""What astropy's readers raise of bytes that are not what their header says."""
 
 
 def image_hdu(data: NDArray[np.generic], name: str, header: fits.Header | None = None) -> fits.CompImageHDU:
@@ -147,44 +156,87 @@ def get_bytes(store: DataStore, ref: ProductRef) -> bytes:
     Raises
     ------
     MissingProductError
-        If the product is not in the store.
+        If the product is not in the store, or is not the one that was recorded.
     """
-    try:
-        return store.read_bytes(ref.key)
-    except (ObjectNotFoundError, BadKeyError) as error:
-        raise missing(store, ref) from error
+    require_recorded(store, ref)
+    return store.read_bytes(ref.key)
 
 
-def missing(store: DataStore, ref: ProductRef) -> MissingProductError:
-    """Return the error of a product that is not in the store."""
-    return MissingProductError(f"{ref.key} of {ref.subject or 'unknown'} is not in {store.url}; run its stage again.")
+def require_recorded(store: DataStore, ref: ProductRef, *, checksum: bool = True) -> None:
+    """Make sure that what lies under a key is what the reference means.
 
+    Another run may have written another version since; reading it would record wrong inputs for right ones.
 
-@contextmanager
-def open_fits(store: DataStore, ref: ProductRef) -> Iterator[fits.HDUList]:
-    """Open a FITS product; only the HDUs that are read are loaded.
+    Parameters
+    ----------
+    store, ref
+        Which product.
+    checksum
+        Whether to compare the checksum; if not, only the size, which is quick for large files.
 
     Raises
     ------
     MissingProductError
-        If the product is not in the store.
-    BadFileError
-        If it is not a FITS file or is truncated.
+        If the product is not in the store, or is not the one that was recorded.
     """
     try:
-        handle = store.open(ref.key)
+        found = store.stat(ref.key) if checksum else None
+        size = store.size(ref.key) if found is None else found.size
     except (ObjectNotFoundError, BadKeyError) as error:
-        raise missing(store, ref) from error
-    with handle, warnings.catch_warnings():
+        raise MissingProductError(
+            f"{ref.key} of {ref.subject or 'unknown'} is not in {store.url}; run its stage again."
+        ) from error
+    if size != ref.size or (found is not None and found.sha256 != ref.sha256):
+        raise MissingProductError(
+            f"{ref.key} of {ref.subject or 'unknown'} in {store.url} is not the file that was recorded ({size} bytes, "
+            f"recorded {ref.size}): it was written again since; run what made it, and this, again."
+        )
+
+
+@contextmanager
+def open_fits(store: DataStore, ref: ProductRef, *, checksum: bool = True) -> Iterator[fits.HDUList]:
+    """Open a FITS product; only the HDUs that are read are loaded.
+
+    Parameters
+    ----------
+    store, ref
+        Which product.
+    checksum
+        Whether to compare the checksum first; if not, only the size: for raw files of many CCDs, read one by one.
+
+    Raises
+    ------
+    MissingProductError
+        If the product is not in the store, or is not the one that was recorded.
+    BadFileError
+        If it is not a FITS file or is truncated.
+    StoreError
+        If the store cannot be read now.
+    """
+    require_recorded(store, ref, checksum=checksum)
+    with store.open(ref.key) as handle, warnings.catch_warnings():
         # astropy says of a truncated file as a warning what its reader then fails of
         warnings.simplefilter("ignore", AstropyWarning)
         try:
+            _refuse_other_formats(handle.read(64), ref)
+            handle.seek(0)
             with fits.open(handle, memmap=False, lazy_load_hdus=True) as hdus:
                 yield hdus
-        except (OSError, ValueError, TypeError, EOFError, fits.VerifyError) as error:
+        except StoreError:
+            raise
+        except BROKEN as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                # the disk or the network failed, not the file: this may pass
+                raise StoreError(f"{store.url}: cannot read {ref.key}: {error}") from error
             raise BadFileError(
                 f"{ref.key} ({ref.size} bytes) cannot be read as FITS: {error}. It may be truncated; copy it again."
             ) from error
+
+
+def _refuse_other_formats(start: bytes, ref: ProductRef) -> None:
+    for magic, reason in NOT_FITS.items():
+        if start == magic or (magic and start.startswith(magic)):
+            raise BadFileError(f"{ref.key} ({ref.size} bytes) cannot be read as FITS: {reason}.")
 
 
 def get_hdu(hdus: fits.HDUList, name: str | int, ref: ProductRef) -> fits.hdu.base._BaseHDU:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS, WcsError
 
@@ -21,6 +22,8 @@ LAST_STANDARD_PV = 4
 """PV1_1 to PV1_4 of a plain TAN header place the pole; only higher terms, or terms of axis 2, are a polynomial."""
 DEGREES = frozenset({"deg", "degree", "degrees", ""})
 FRAMES = frozenset({"ICRS", "FK5"})
+MIN_DETERMINANT = 0.01
+"""In units of the squared elements of the matrix, which give 0.5 for square pixels and 0.12 for binning by 1 x 8."""
 TEXT_OPTIONS = {"sep": "", "endcard": True, "padding": False}
 
 
@@ -55,6 +58,10 @@ def read_wcs(header: fits.Header, subject: str = "") -> WCS:
     except (WcsError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise WCSError(f"{who} no celestial WCS that can be used: {reason}") from error
+    # wcslib accepts axes that lie on one line, and astropy gives an axis without size pixels of one degree
+    matrix = wcs.pixel_scale_matrix
+    if abs(np.linalg.det(matrix)) <= MIN_DETERMINANT * np.square(matrix).sum():
+        raise WCSError(f"{who} no celestial WCS that can be used: its matrix (CD or PC) is singular, or nearly so.")
     wcs.pixel_shape = _axis_lengths(header)
     return wcs
 

@@ -147,13 +147,13 @@ def read_coadd(store: DataStore, ref: ProductRef) -> Coadd:
         If the file is truncated or not a coadd.
     """
     with open_fits(store, ref) as hdus:
-        sci = get_hdu(hdus, "SCI", ref)
+        sci, context = get_hdu(hdus, "SCI", ref), get_hdu(hdus, "CTX", ref)
         inputs = [line.split() for line in sci.header.get("HISTORY", []) if line.startswith("input CCD ")]
         return Coadd(
             id=TileId(hdus[0].header["OBJECTID"]),
             sci=np.asarray(sci.data).astype(np.float32),
             weight=np.asarray(get_hdu(hdus, "WHT", ref).data).astype(np.float32),
-            context=np.asarray(get_hdu(hdus, "CTX", ref).data).astype(np.int32),
+            context=np.asarray(context.data).astype(np.int32),
             wcs=read_wcs(sci.header),
             inputs=tuple(CcdId(exposure=words[2], ccd=int(words[3])) for words in inputs),
             saturation=float(sci.header["SATURATE"]),

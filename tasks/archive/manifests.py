@@ -17,6 +17,11 @@ def write_exposure_products(store: DataStore, products: ExposureProducts) -> Non
     store.put_bytes(keys.exposure(products.exposure, NAME), _json(products))
 
 
+def forget_exposure_products(store: DataStore, exposure: ExposureId) -> None:
+    """Remove the list of an exposure's products: it does not count as processed any more."""
+    store.remove(keys.exposure(exposure, NAME))
+
+
 def write_tile_products(store: DataStore, products: TileProducts) -> None:
     """Publish the list of a tile's products: from now on the tile counts as processed."""
     store.put_bytes(keys.tile(products.tile, NAME), _json(products))

@@ -20,9 +20,9 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
-from blocks.store import BadKeyError, DataStore, ObjectNotFoundError
+from blocks.store import DataStore
 from tasks.archive import keys
-from tasks.archive.fits_files import get_hdu, missing
+from tasks.archive.fits_files import get_hdu, require_recorded
 from tasks.archive.provenance import provenance_cards
 from tasks.errors import BadFileError
 from tasks.products.identity import CcdId, ProductRef, SummaryValue, TileId
@@ -203,11 +203,9 @@ def open_stamps(store: DataStore, ref: ProductRef) -> Iterator[MultiEpochStamps]
     BadFileError
         If it is not a MEDS file with all planes, or is truncated.
     """
+    require_recorded(store, ref)
     with ExitStack() as stack:
-        try:
-            path = stack.enter_context(store.local_copy(ref.key))
-        except (ObjectNotFoundError, BadKeyError) as error:
-            raise missing(store, ref) from error
+        path = stack.enter_context(store.local_copy(ref.key))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", AstropyWarning)
         try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import fnmatch
 import re
 
-from blocks.store import DataStore
+from blocks.store import BadKeyError, DataStore, ObjectNotFoundError
 from tasks.archive.fits_files import open_fits
-from tasks.errors import UnknownExposureError
+from tasks.errors import ConfigError, UnknownExposureError
 from tasks.products.identity import CcdId, ExposureId, ProductRef, RawExposure
 from tasks.products.instrument import Instrument
 
@@ -26,8 +26,7 @@ def find_raw_exposure(raw: DataStore, exposure: ExposureId, instrument: Instrume
         raise UnknownExposureError(
             f"{exposure} is not an exposure of {instrument.name}: names match {instrument.exposure_pattern!r}."
         )
-    names = raw.list_keys()
-    image = _find(raw, names, instrument.image_file, exposure)
+    image = _find(raw, instrument.image_file, exposure)
     if image is None:
         known = ", ".join(str(item) for item in list_exposures(raw, instrument)[:MAX_NAMED]) or "none"
         raise UnknownExposureError(
@@ -37,8 +36,8 @@ def find_raw_exposure(raw: DataStore, exposure: ExposureId, instrument: Instrume
     return RawExposure(
         exposure=exposure,
         image=image,
-        weight=_find(raw, names, instrument.weight_file, exposure) if instrument.weight_file else None,
-        flag=_find(raw, names, instrument.flag_file, exposure) if instrument.flag_file else None,
+        weight=_find(raw, instrument.weight_file, exposure) if instrument.weight_file else None,
+        flag=_find(raw, instrument.flag_file, exposure) if instrument.flag_file else None,
     )
 
 
@@ -60,19 +59,32 @@ def list_ccds(raw: DataStore, files: RawExposure, instrument: Instrument) -> lis
     """
     number = instrument.n_ccds
     if number is None:
-        with open_fits(raw, files.image) as hdus:
+        with open_fits(raw, files.image, checksum=False) as hdus:
             number = len(hdus) - instrument.first_hdu
     return [CcdId(exposure=files.exposure.name, ccd=ccd) for ccd in range(number)]
 
 
 def raw_file(raw: DataStore, key: str, subject: object) -> ProductRef:
-    """Return the reference of any raw file, such as a star catalogue."""
-    stored = raw.stat(key)
+    """Return the reference of any raw file, such as a star catalogue.
+
+    Raises
+    ------
+    ConfigError
+        If it is not in the raw store: the settings name it.
+    """
+    try:
+        stored = raw.stat(key)
+    except (ObjectNotFoundError, BadKeyError) as error:
+        raise ConfigError(f"The settings name the file {key[:80]!r}, which is not in {raw.url}.") from error
     return ProductRef(key=key, sha256=stored.sha256, size=stored.size, subject=str(subject))
 
 
-def _find(raw: DataStore, names: list[str], template: str, exposure: ExposureId) -> ProductRef | None:
+def _find(raw: DataStore, template: str, exposure: ExposureId) -> ProductRef | None:
     pattern = _pattern(template, exposure)
+    # a listing of the whole store is what takes long, so ask for the file itself first
+    if "*" not in pattern and raw.exists(pattern):
+        return raw_file(raw, pattern, exposure)
+    names = raw.list_keys()
     found = [name for name in names if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f"*/{pattern}")]
     if len(found) > 1:
         raise UnknownExposureError(

@@ -17,6 +17,7 @@ from tasks.products.instrument import HeaderValue, Instrument
 from tasks.products.raw_planes import RawPlanes
 
 IMAGE_AXES = 2
+MAX_ZERO_POINT = 50.0
 
 
 def read_raw_ccd(raw_store: DataStore, raw: RawExposure, ccd: CcdId, instrument: Instrument) -> RawPlanes:
@@ -40,12 +41,14 @@ def read_raw_ccd(raw_store: DataStore, raw: RawExposure, ccd: CcdId, instrument:
     BadFileError
         If a file is truncated, or lacks the HDU.
     MissingKeywordError
-        If a header lacks a keyword that the instrument names.
+        If a header lacks a keyword that the instrument names, or its value cannot be.
     WCSError
         If the header has no celestial WCS.
     """
     number = instrument.first_hdu + ccd.ccd
-    with open_fits(raw_store, raw.image) as hdus:
+    weight = _other_file(raw_store, raw.weight, number)
+    flag = _whole_numbers(_other_file(raw_store, raw.flag, number), ccd)
+    with open_fits(raw_store, raw.image, checksum=False) as hdus:
         hdu = get_hdu(hdus, number, raw.image)
         image = _pixels(hdu, number, raw.image)
         header, primary = hdu.header, hdus[0].header
@@ -58,8 +61,8 @@ def read_raw_ccd(raw_store: DataStore, raw: RawExposure, ccd: CcdId, instrument:
         return RawPlanes(
             id=ccd,
             image=image,
-            weight=_other_file(raw_store, raw.weight, number),
-            flag=_other_file(raw_store, raw.flag, number),
+            weight=weight,
+            flag=flag,
             wcs=read_wcs(header, f"CCD {ccd}"),
             photometry=_photometry(header, primary, ccd, instrument),
             data_section=parse_section(section, f"CCD {ccd}") if section else None,
@@ -71,8 +74,14 @@ def read_raw_ccd(raw_store: DataStore, raw: RawExposure, ccd: CcdId, instrument:
 def _other_file(raw_store: DataStore, ref: ProductRef | None, number: int) -> NDArray[np.generic] | None:
     if ref is None:
         return None
-    with open_fits(raw_store, ref) as hdus:
+    with open_fits(raw_store, ref, checksum=False) as hdus:
         return _pixels(get_hdu(hdus, number, ref), number, ref)
+
+
+def _whole_numbers(flag: NDArray[np.generic] | None, ccd: CcdId) -> NDArray[np.generic] | None:
+    if flag is not None and flag.dtype.kind not in "iu":
+        raise BadFileError(f"CCD {ccd}: its flag image has values of type {flag.dtype.name}; flags are whole numbers.")
+    return flag
 
 
 def _pixels(hdu: fits.hdu.base._BaseHDU, number: int, ref: ProductRef) -> NDArray[np.generic]:
@@ -112,14 +121,39 @@ def _number(source: HeaderValue, header: fits.Header, primary: fits.Header, ccd:
     return number
 
 
+def _positive(source: HeaderValue, header: fits.Header, primary: fits.Header, ccd: CcdId) -> float:
+    number = _number(source, header, primary, ccd)
+    if number <= 0:
+        raise MissingKeywordError(f"CCD {ccd}: the keyword {source} is {number:g}; it must be larger than 0.")
+    return number
+
+
+def _zero_point(source: HeaderValue, header: fits.Header, primary: fits.Header, ccd: CcdId) -> float:
+    number = _number(source, header, primary, ccd)
+    # pipelines write 99 or -99 where the photometry was not calibrated
+    if abs(number) > MAX_ZERO_POINT:
+        raise MissingKeywordError(
+            f"CCD {ccd}: the keyword {source} is {number:g}, which is not a zero point: it must lie within "
+            f"{MAX_ZERO_POINT:g} magnitudes of 0."
+        )
+    return number
+
+
+def _band(keyword: str, header: fits.Header, primary: fits.Header, ccd: CcdId) -> str:
+    words = str(_required(keyword, header, primary, ccd)).split()
+    if not words:
+        raise MissingKeywordError(f"CCD {ccd}: the keyword {keyword} is empty; it must name the filter.")
+    # some cameras add the wavelength to the name of the filter
+    return words[0]
+
+
 def _photometry(header: fits.Header, primary: fits.Header, ccd: CcdId, instrument: Instrument) -> Photometry:
     return Photometry(
-        gain=_number(instrument.gain, header, primary, ccd),
+        gain=_positive(instrument.gain, header, primary, ccd),
         read_noise=_number(instrument.read_noise, header, primary, ccd),
-        saturation=_number(instrument.saturation, header, primary, ccd),
-        exposure_time_s=_number(instrument.exposure_time, header, primary, ccd),
-        zero_point=_number(instrument.zero_point, header, primary, ccd),
+        saturation=_positive(instrument.saturation, header, primary, ccd),
+        exposure_time_s=_positive(instrument.exposure_time, header, primary, ccd),
+        zero_point=_zero_point(instrument.zero_point, header, primary, ccd),
         mjd=_number(instrument.mjd, header, primary, ccd),
-        # some cameras add the wavelength to the name of the filter
-        band=str(_required(instrument.band, header, primary, ccd)).split()[0],
+        band=_band(instrument.band, header, primary, ccd),
     )

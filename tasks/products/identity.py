@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, StringConstraints
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_+-]{0,63}$"
-TILE_PATTERN = r"^\d{1,6}[.-]\d{1,6}$"
+TILE_PATTERN = r"^[0-9]{3,6}\.[0-9]{3,6}$"
+TILE_PARTS = re.compile(r"([0-9]{1,6})[.-]([0-9]{1,6})")
 KEY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_+.-]*(/[A-Za-z0-9][A-Za-z0-9_+.-]*)*$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 
@@ -42,20 +43,26 @@ class ExposureId(NamedIdentity):
     root: Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 
 
+def _canonical_tile(name: object) -> object:
+    """Write ``210-296`` and ``0210.296`` as ``210.296``: one tile, one name, one place in the store."""
+    parts = TILE_PARTS.fullmatch(name) if isinstance(name, str) else None
+    return f"{int(parts[1]):03d}.{int(parts[2]):03d}" if parts else name
+
+
 class TileId(NamedIdentity):
     """One cell of the survey grid, such as ``210.296``: column, dot, row."""
 
-    root: Annotated[str, StringConstraints(pattern=TILE_PATTERN)]
+    root: Annotated[str, BeforeValidator(_canonical_tile), StringConstraints(pattern=TILE_PATTERN)]
 
     @property
     def column(self) -> int:
         """Index along right ascension."""
-        return int(re.split(r"[.-]", self.name)[0])
+        return int(self.root.split(".")[0])
 
     @property
     def row(self) -> int:
         """Index along declination."""
-        return int(re.split(r"[.-]", self.name)[1])
+        return int(self.root.split(".")[1])
 
 
 class CcdId(BaseModel):

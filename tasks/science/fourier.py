@@ -114,7 +114,8 @@ def invert_power(psf_real: Floats, psf_imag: Floats, power: Floats) -> None:
             power[j, i] = 1.0 / p if p >= SMALLEST_PSF_MODE * SMALLEST_PSF_MODE else 0.0
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+# no fastmath, though it saves 15 %: its sums depend on what is inlined, so on what was in the cache of compiled code
+@njit(cache=True, nogil=True)
 def gaussian_moments(
     real: Floats,
     imag: Floats,

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from tasks.archive.fits_files import fits_bytes, put_bytes
 from tasks.archive.meds import open_stamps, read_stamps, write_stamps
 from tasks.errors import BadFileError, MissingProductError, ShapeMismatchError
 from tasks.products.identity import ProductRef
@@ -172,10 +173,9 @@ def test_stamps_that_are_not_in_the_store_are_missing(store):
 
 @pytest.mark.parametrize("keep", [5000, 40000])
 def test_a_truncated_file_is_refused(store, stamps, keep):
-    ref = write_stamps(store, KEY, stamps)
-    data = store.read_bytes(KEY)
+    data = store.read_bytes(write_stamps(store, KEY, stamps).key)
     assert len(data) > 40000
-    store.put_bytes(KEY, data[:keep])
+    ref = put_bytes(store, KEY, data[:keep], subject="210.296")
     with pytest.raises(BadFileError, match=r"tiles/210\.296/stamps\.fits"):
         read_stamps(store, ref)
 
@@ -190,10 +190,7 @@ def test_a_fits_file_that_is_no_meds_file_is_refused(store):
 
 
 def put(store, hdus):
-    with store.local_copy(store.put_bytes(KEY, b"x").key) as path:
-        fits.HDUList(hdus).writeto(path, overwrite=True)
-        size = path.stat().st_size
-    return ProductRef(key=KEY, sha256="0" * 64, size=size, subject="210.296")
+    return put_bytes(store, KEY, fits_bytes(hdus), subject="210.296")
 
 
 def test_arrays_that_do_not_belong_together_are_refused(stamps):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tasks.archive.fits_files import put_bytes
 from tasks.archive.wcs_index import read_index, write_index
 from tasks.errors import BadFileError, DataError, MissingProductError
 from tasks.products.identity import CcdId
@@ -64,15 +65,14 @@ def test_an_empty_index_is_an_index(store):
 
 @pytest.mark.parametrize("data", [b"", b"not a database", b"SQLite format 3\0" + bytes(100)])
 def test_other_bytes_are_no_index(store, data):
-    ref = write_index(store, "a.sqlite", [make_record()], subject="survey")
-    store.put_bytes("a.sqlite", data)
+    ref = put_bytes(store, "a.sqlite", data, subject="survey")
     with pytest.raises(BadFileError, match=rf"a.sqlite \({len(data)} bytes\) is not a WCS index: "):
         read_index(store, ref)
 
 
 def test_a_truncated_index_is_refused(store):
-    ref = write_index(store, "a.sqlite", [make_record(ccd=n) for n in range(40)], subject="survey")
-    store.put_bytes("a.sqlite", store.read_bytes("a.sqlite")[:8192])
+    write_index(store, "a.sqlite", [make_record(ccd=n) for n in range(40)], subject="survey")
+    ref = put_bytes(store, "a.sqlite", store.read_bytes("a.sqlite")[:8192], subject="survey")
     with pytest.raises(BadFileError, match="is not a WCS index"):
         read_index(store, ref)
 

@@ -86,7 +86,7 @@ def test_a_deleted_object_is_gone_and_deleting_twice_is_fine(any_store: DataStor
 
 
 def test_a_missing_object_has_its_own_error(any_store: DataStore) -> None:
-    with pytest.raises(ObjectNotFoundError, match="has no object nothing/here"):
+    with pytest.raises(ObjectNotFoundError, match="cannot read nothing/here: there is no such object"):
         any_store.read_bytes("nothing/here")
 
 
@@ -127,6 +127,10 @@ def test_an_unreachable_s3_store_fails_the_probe(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(StoreUnusableError, match="s3://b/c cannot be used"):
         store.probe()
+    with pytest.raises(StoreError, match="s3://b/c: cannot read x: Could not connect"):
+        store.read_bytes("x")
+    with pytest.raises(StoreError, match="s3://b/c: cannot look up x: Could not connect"):
+        store.exists("x")
 
 
 def test_a_failed_write_leaves_the_old_object_and_no_rest(store: DataStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,3 +162,15 @@ def test_a_file_url_is_the_same_store_as_its_folder(tmp_path: Path) -> None:
 
     assert DataStore(root=str(tmp_path), collection="c").read_bytes("x") == b"1"
     assert stat.S_ISREG((tmp_path / "c" / "x").stat().st_mode)
+
+
+def test_what_a_killed_writer_left_is_cleared_after_a_day(store: DataStore) -> None:
+    store.probe()
+    folder = Path(store.root) / ".incoming"
+    old, new = folder / "1-old", folder / "2-new"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    store.probe()
+
+    assert list(folder.iterdir()) == [new]

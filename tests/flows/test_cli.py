@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,27 @@ def test_a_collection_that_leaves_the_store_is_refused(tmp_path: Path) -> None:
 
     assert code == Exit.CONFIG
     assert "is not a collection name" in text
+
+
+def test_products_do_not_go_where_the_raw_files_are(tmp_path: Path) -> None:
+    code, text = invoke("run", "exposure", "2113737", "--store", str(tmp_path), "--collection", "raw")
+
+    assert code == Exit.CONFIG
+    assert "where the raw files are; choose another --collection" in text
+
+
+def test_prefect_is_not_imported_before_its_home_is_chosen() -> None:
+    program = "import sys, flows.cli; sys.exit(any(name.split('.')[0] == 'prefect' for name in sys.modules))"
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_file_that_only_the_settings_know_has_exit_code_2(tmp_path: Path) -> None:
+    code, text = invoke("run", "survey", "--survey", "demo", "--store", str(tmp_path / "store"))
+
+    assert code == Exit.CONFIG
+    assert "which is not in" in text
 
 
 @pytest.mark.usefixtures("prefect_server")

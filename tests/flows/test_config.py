@@ -6,7 +6,7 @@ from pydantic import BaseModel, RootModel
 from flows import config
 from flows.config import SurveyConfig, dump_survey, load_survey, survey_files
 from tasks.errors import ConfigError
-from tasks.products.identity import ExposureId
+from tasks.products.identity import ExposureId, TileId
 
 
 def write(tmp_path: Path, text: str) -> str:
@@ -104,6 +104,18 @@ def test_exposure_names_may_be_written_as_numbers(tmp_path: Path) -> None:
     survey = load_survey(write(tmp_path, "exposures: [2113737, '2113738']\n"))
 
     assert survey.exposures == (ExposureId("2113737"), ExposureId("2113738"))
+
+
+def test_a_name_with_leading_zeros_keeps_them(tmp_path: Path) -> None:
+    survey = load_survey(write(tmp_path, "exposures: [0012345]\n"))
+
+    assert survey.exposures == (ExposureId("0012345"),)
+
+
+def test_a_tile_has_one_name_and_occurs_once(tmp_path: Path) -> None:
+    assert load_survey(write(tmp_path, "tiles: ['210-296']\n")).tiles == (TileId("210.296"),)
+    with pytest.raises(ConfigError, match=r"names occur twice: 210\.296"):
+        load_survey(write(tmp_path, "tiles: ['210.296', '0210-296']\n"))
 
 
 def test_the_seed_of_the_survey_is_that_of_its_stages_unless_they_have_their_own(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from astropy.io import fits
 from small_survey import small_survey
 
-from blocks.store import DataStore
+from blocks.store import DataStore, StoreError
 from flows.config import SurveyConfig
 from flows.demo import DemoSummary, run_demo
 from flows.exposure import process_exposure
@@ -21,7 +21,7 @@ from tasks.archive.tables import read_table
 from tasks.errors import ConfigError, DataError, UnknownExposureError
 from tasks.products.columns import SURVEY_CATALOG
 from tasks.products.identity import ExposureId, TileId
-from tasks.stage import Outcome, Session, session
+from tasks.session import Outcome, Session, session
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -106,6 +106,34 @@ def test_after_losing_one_product_only_it_is_made_again(
     assert again.catalog == products.catalog
 
 
+def test_a_lost_reference_file_is_copied_again(first: tuple[Path, Run], config: SurveyConfig) -> None:
+    root, (products, _, _) = first
+    store = store_of(root)
+    for key in store.list_keys("references"):
+        store.remove(key)
+    store.remove(products.exposures[0].ccds[0].dq.key)
+    again, _, current = run(root, config)
+
+    run_again = {event.stage for event in current.events if event.outcome is Outcome.RUN}
+    assert run_again == {"references", "dq_init"}
+    assert again == products
+
+
+def test_a_lost_store_stops_a_survey_at_once(
+    first: tuple[Path, Run], config: SurveyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_arguments: object) -> None:
+        raise StoreError("the network is gone")
+
+    root, store = first[0], store_of(first[0], "lost")
+    monkeypatch.setattr("flows.exposure.find_raw_exposure", lost)
+    with session() as current, pytest.raises(StoreError, match="the network is gone"):
+        process_survey(config, store, store_of(root, "raw"), workers=0)
+
+    assert current.stopped_by == "StoreError: the network is gone"
+    assert current.events == []
+
+
 def test_one_worker_gives_the_same_bytes_as_two(first: tuple[Path, Run], config: SurveyConfig, tmp_path: Path) -> None:
     two, one = first[1][0], run(tmp_path, config, workers=1)[0]
 
@@ -181,12 +209,12 @@ def test_a_tile_without_exposures_fails_and_a_survey_goes_on_without_it(
     root, (products, _, _) = first
     raw, store = store_of(root, "raw"), store_of(root)
 
-    with pytest.raises(DataError, match=r"Tile 5\.5 .*overlapped by 0 processed exposures; it needs 1"):
-        process_tile(TileId("5.5"), products.exposures, config.tile, store, raw, workers=0)
-    with pytest.raises(DataError, match=r"Tile 5\.5 has no processed exposures"):
-        process_tile(TileId("5.5"), [], config.tile, store, raw, workers=0)
+    with pytest.raises(DataError, match=r"Tile 005\.005 .*overlapped by 0 processed exposures; it needs 1"):
+        process_tile(TileId("005.005"), products.exposures, config.tile, store, raw, workers=0)
+    with pytest.raises(DataError, match=r"Tile 005\.005 has no processed exposures"):
+        process_tile(TileId("005.005"), [], config.tile, store, raw, workers=0)
     more = process_survey(small_survey("tiles=['2165.2000', '5.5']"), store, raw, workers=0)
-    assert [item.subject for item in more.set_aside if item.stage == "tile"] == ["5.5"]
+    assert [item.subject for item in more.set_aside if item.stage == "tile"] == ["005.005"]
     assert [tile.tile for tile in more.tiles] == [TileId("2165.2000")]
 
 

@@ -22,6 +22,8 @@ def test_identities_print_as_people_write_them() -> None:
     assert str(ExposureId("2113737")) == "2113737"
     assert str(CcdId(exposure="2113737", ccd=10)) == "2113737-10"
     assert (TileId("210.296").column, TileId("210-296").row) == (210, 296)
+    assert {TileId(name).name for name in ("210.296", "210-296", "0210.296")} == {"210.296"}
+    assert TileId("5.7").name == "005.007"
 
 
 def test_a_name_is_one_string_in_json() -> None:
