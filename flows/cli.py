@@ -40,7 +40,7 @@ class Exit(IntEnum):
     CONFIG = 2
     """The command line or the settings are wrong; nothing was started."""
     STORE = 3
-    """The store cannot be used or failed for good."""
+    """The store cannot be used or failed for good, or worker processes died again and again."""
     BUG = 4
     """An unexpected error."""
 
@@ -160,7 +160,7 @@ def run_survey(
         print_survey(products, current)
         lost = [item.subject for item in products.set_aside if item.stage in {"exposure", "tile"}]
         if lost:
-            raise DataError(f"{len(lost)} exposures or tiles could not be processed: {', '.join(lost)}.")
+            raise DataError(f"Without these, which could not be processed: {', '.join(lost)}.")
 
     _guarded(work)
 
@@ -207,12 +207,13 @@ def _guarded(work: Callable[[], None], prefect_home: Path | None = None) -> None
     _set_up_prefect(prefect_home)
     from blocks.store import StoreError, StoreUnusableError
     from tasks.errors import ConfigError, ShearlineError
+    from tasks.session import WorkerDiedError
 
     try:
         work()
     except ConfigError as error:
         _fail(Exit.CONFIG, str(error))
-    except (StoreUnusableError, StoreError) as error:
+    except (StoreUnusableError, StoreError, WorkerDiedError) as error:
         _fail(Exit.STORE, str(error))
     except ShearlineError as error:
         _fail(Exit.DATA, str(error))

@@ -123,18 +123,20 @@ def layers() -> str:
     parts = [
         bar(12, left, width - 2 * left, "deployments", "when and where"),
         bar(66, left, width - 2 * left, "flows", "how stages are wired; the command line"),
-        f'<rect x="{left}" y="120" width="{width - 2 * left}" height="246" rx="6" fill="none" stroke="{FRAME}"/>',
+        f'<rect x="{left}" y="120" width="{width - 2 * left}" height="300" rx="6" fill="none" stroke="{FRAME}"/>',
         text(left + 12, 142, "tasks", "title"),
         bar(152, left + 12, inside, "mask.py, detect.py, …", "one file per stage", DATA),
-        bar(206, left + 12, inside, "stage.py", "cache key, retries, JSON results", DATA),
-        bar(260, left + 12, half, "archive", "bytes", DATA),
-        bar(260, left + 24 + half, half, "science", "arrays", DATA),
-        bar(314, left + 12, half, "products", "what exists", DATA),
-        bar(314, left + 24 + half, half, "errors", "what to do next", DATA),
-        bar(380, left, width - 2 * left, "blocks", "the store, the CRDS cache: bytes and names only"),
-        *(f'<path d="M{width / 2:g} {y:g}v10"/>' for y in (54, 108, 194, 248, 302, 368)),
+        bar(206, left + 12, inside, "stage.py", "what makes a function a stage: reuse, retries, events", DATA),
+        bar(260, left + 12, half, "records.py", "what is done already", DATA),
+        bar(260, left + 24 + half, half, "session.py", "worker processes", DATA),
+        bar(314, left + 12, half, "archive", "bytes", DATA),
+        bar(314, left + 24 + half, half, "science", "arrays", DATA),
+        bar(368, left + 12, half, "products", "what exists", DATA),
+        bar(368, left + 24 + half, half, "errors", "what to do next", DATA),
+        bar(434, left, width - 2 * left, "blocks", "the store, the CRDS cache: bytes and names only"),
+        *(f'<path d="M{width / 2:g} {y:g}v10"/>' for y in (54, 108, 194, 248, 302, 356, 422)),
     ]
-    return drawing(width, 432, "The layers of Shearline: arrows only point down", parts)
+    return drawing(width, 486, "The layers of Shearline: arrows only point down", parts)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from tasks.products.identity import CcdId, ExposureId, TileId
 
-SURVEY_HEADERS = "survey/headers.sqlite"
 SURVEY_CATALOG = "survey/catalog.fits"
 SURVEY_CATALOG_PARQUET = "survey/catalog.parquet"
 SURVEY_SHEAR = "survey/shear.json"
