@@ -18,11 +18,10 @@ import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import fsspec
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr, field_validator
 
-from blocks.store import ObjectNotFoundError, translated
+from blocks.store import ObjectNotFoundError, open_file_system, translated
 
 OBSERVATORY = re.compile(r"[a-z][a-z0-9_]{0,31}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]{0,199}")
@@ -230,15 +229,7 @@ class CrdsCache(Block):
 
     @property
     def _fs(self) -> Any:  # noqa: ANN401 (fsspec has no types)
-        if self._is_local:
-            return fsspec.filesystem("file")
-        return fsspec.filesystem(
-            "s3",
-            endpoint_url=self.endpoint_url,
-            key=self.access_key,
-            secret=self.secret_key.get_secret_value() if self.secret_key else None,
-            use_listings_cache=False,
-        )
+        return open_file_system(self.root, self.endpoint_url, self.access_key, self.secret_key)
 
     def _path(self, part: str, *names: str) -> str:
         return "/".join((self._base, part, self.observatory, *names))

@@ -67,6 +67,19 @@ def translated(doing: str) -> Iterator[None]:
         raise StoreError(f"{doing}: {error}") from error
 
 
+def open_file_system(root: str, endpoint_url: str | None, access_key: str | None, secret_key: SecretStr | None) -> Any:  # noqa: ANN401 (fsspec has no types)
+    """Return the file system of a folder or an S3 bucket; listings are not remembered, as others write too."""
+    if not root.startswith("s3://"):
+        return fsspec.filesystem("file")
+    return fsspec.filesystem(
+        "s3",
+        endpoint_url=endpoint_url,
+        key=access_key,
+        secret=secret_key.get_secret_value() if secret_key else None,
+        use_listings_cache=False,
+    )
+
+
 class DataStore(Block):
     """A folder or an S3 bucket that holds raw data, or the products of one collection."""
 
@@ -115,16 +128,7 @@ class DataStore(Block):
 
     @property
     def _fs(self) -> Any:  # noqa: ANN401 (fsspec has no types)
-        if self.is_local:
-            return fsspec.filesystem("file")
-        return fsspec.filesystem(
-            "s3",
-            endpoint_url=self.endpoint_url,
-            key=self.access_key,
-            secret=self.secret_key.get_secret_value() if self.secret_key else None,
-            use_listings_cache=False,
-            skip_instance_cache=False,
-        )
+        return open_file_system(self.root, self.endpoint_url, self.access_key, self.secret_key)
 
     def _path(self, key: str) -> str:
         if len(key) > MAX_KEY_LENGTH or not KEY.fullmatch(key):

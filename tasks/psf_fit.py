@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from blocks.store import DataStore
 from tasks.archive import keys
@@ -15,7 +15,7 @@ from tasks.archive.psfex import write_psf
 from tasks.archive.sources import read_sources
 from tasks.archive.tables import read_table
 from tasks.products.columns import STARS
-from tasks.products.config import StageConfig
+from tasks.products.config import StageConfig, StampSize
 from tasks.products.identity import ProductRef, SummaryValue
 from tasks.products.images import CcdImage
 from tasks.products.psf import PsfModel
@@ -28,7 +28,7 @@ from tasks.stage import stage
 class PsfFitConfig(StageConfig):
     """Settings of the PSF model."""
 
-    stamp_size: Annotated[int, Field(ge=15, le=201)] = 51
+    stamp_size: StampSize = 51
     """Side of the model in pixels, odd."""
 
     degree: Annotated[int, Field(ge=0, le=5)] = 2
@@ -54,13 +54,6 @@ class PsfFitConfig(StageConfig):
 
     min_fwhm_px: Annotated[float, Field(gt=0)] = 2.0
     """Stars narrower than this are undersampled, which is an error."""
-
-    @field_validator("stamp_size")
-    @classmethod
-    def _has_a_central_pixel(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError(f"must be odd, so that the PSF has a central pixel, not {value}")
-        return value
 
 
 def fit_psf_model(

@@ -5,14 +5,14 @@ from typing import Annotated
 
 import numpy as np
 from astropy.table import Table
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from blocks.store import DataStore
 from tasks.archive import keys
 from tasks.archive.psfex import read_psf
 from tasks.archive.tables import read_table, write_table
 from tasks.products.columns import EPOCH_PSF, EPOCHS
-from tasks.products.config import StageConfig
+from tasks.products.config import StageConfig, StampSize
 from tasks.products.identity import CcdId, CcdProducts, ProductRef, SummaryValue, TileId
 from tasks.products.psf import PsfFlag, PsfModel
 from tasks.science.moments import adaptive_moments, to_sky
@@ -23,7 +23,7 @@ from tasks.stage import stage
 class PsfInterpConfig(StageConfig):
     """Settings of PSF interpolation."""
 
-    stamp_size: Annotated[int, Field(ge=15, le=201)] = 51
+    stamp_size: StampSize = 51
     """Side of the PSF images in pixels, odd."""
 
     max_chi2: Annotated[float, Field(gt=0)] = 2.0
@@ -31,13 +31,6 @@ class PsfInterpConfig(StageConfig):
 
     min_stars: Annotated[int, Field(ge=0)] = 20
     """Models from fewer stars are not used; the epochs of the CCD are flagged."""
-
-    @field_validator("stamp_size")
-    @classmethod
-    def _has_a_central_pixel(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError(f"must be odd, so that the PSF has a central pixel, not {value}")
-        return value
 
 
 def interpolate_psf(epochs: Table, models: Mapping[CcdId, PsfModel], config: PsfInterpConfig) -> Table:

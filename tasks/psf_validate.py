@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from blocks.store import DataStore
 from tasks.archive import keys
@@ -16,7 +16,7 @@ from tasks.archive.psfex import read_psf
 from tasks.archive.sources import read_sources
 from tasks.archive.tables import read_table, write_table
 from tasks.products.columns import PSF_RESIDUALS, STARS
-from tasks.products.config import StageConfig
+from tasks.products.config import StageConfig, StampSize
 from tasks.products.identity import ProductRef, SummaryValue
 from tasks.products.images import CcdImage
 from tasks.products.psf import PsfModel
@@ -30,18 +30,11 @@ from tasks.stage import stage
 class PsfValidateConfig(StageConfig):
     """Settings of the test of PSF models."""
 
-    stamp_size: Annotated[int, Field(ge=15, le=201)] = 51
+    stamp_size: StampSize = 51
     """Side of the stamps in pixels, odd."""
 
     accuracy: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Relative error of the model that is part of the variance in chi2."""
-
-    @field_validator("stamp_size")
-    @classmethod
-    def _has_a_central_pixel(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError(f"must be odd, so that a stamp has a central pixel, not {value}")
-        return value
 
 
 def validate_psf(

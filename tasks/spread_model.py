@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from blocks.store import DataStore
 from tasks.archive import keys
@@ -14,7 +14,7 @@ from tasks.archive.planes import read_plane
 from tasks.archive.sources import read_sources
 from tasks.archive.tables import read_table, write_table
 from tasks.products.columns import EPOCH_PSF, SPREAD
-from tasks.products.config import StageConfig
+from tasks.products.config import StageConfig, StampSize
 from tasks.products.dq import MaskFlag, MaskName
 from tasks.products.identity import ProductRef, SummaryValue
 from tasks.products.images import Coadd
@@ -32,7 +32,7 @@ CHUNK = 512
 class SpreadModelConfig(StageConfig):
     """Settings of the spread model."""
 
-    stamp_size: Annotated[int, Field(ge=15, le=201)] = 51
+    stamp_size: StampSize = 51
     """Side of the stamps in pixels, odd."""
 
     coadd_variance_px2: Annotated[float, Field(ge=0, le=4)] = 1.0 / 6.0
@@ -40,13 +40,6 @@ class SpreadModelConfig(StageConfig):
 
     excluded: tuple[MaskName, ...] = ("WEIGHT", "EXTERNAL", "MISSING")
     """Bits of the lensing mask whose pixels are not used."""
-
-    @field_validator("stamp_size")
-    @classmethod
-    def _has_a_central_pixel(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError(f"must be odd, so that a stamp has a central pixel, not {value}")
-        return value
 
 
 def measure_spread_model(

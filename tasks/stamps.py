@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated
 
 import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
 
 from blocks.store import DataStore
 from tasks.archive import keys
@@ -17,7 +15,7 @@ from tasks.archive.planes import read_plane
 from tasks.archive.sources import read_sources
 from tasks.archive.tables import read_table
 from tasks.products.columns import EPOCH_PSF, EPOCHS
-from tasks.products.config import StageConfig
+from tasks.products.config import StageConfig, StampSize
 from tasks.products.dq import MaskFlag, MaskName
 from tasks.products.identity import CcdProducts, ProductRef, SummaryValue, TileId
 from tasks.products.images import Coadd
@@ -31,18 +29,11 @@ from tasks.stage import stage
 class StampsConfig(StageConfig):
     """Settings of stamps."""
 
-    stamp_size: Annotated[int, Field(ge=11, le=501)] = 51
+    stamp_size: StampSize = 51
     """Side of the stamps in pixels, odd."""
 
     sky_mask: tuple[MaskName, ...] = ("HALO", "SPIKE", "MESSIER", "NGC")
     """Bits of the tile's mask that are carried over to the stamps of the CCDs: those that belong to the sky."""
-
-    @field_validator("stamp_size")
-    @classmethod
-    def _has_a_central_pixel(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError(f"must be odd, so that a stamp has a central pixel, not {value}")
-        return value
 
 
 def cut_stamps(

@@ -145,5 +145,5 @@ def test_the_stage_stores_one_row_per_epoch(store: DataStore) -> None:
 
 
 def test_an_even_size_is_refused_before_any_work() -> None:
-    with pytest.raises(ValidationError, match="must be odd, so that the PSF has a central pixel, not 50"):
+    with pytest.raises(ValidationError, match="must be odd, so that a stamp has a central pixel, not 50"):
         PsfInterpConfig(stamp_size=50)

@@ -2,8 +2,19 @@
 
 import hashlib
 import json
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _has_a_central_pixel(size: int) -> int:
+    if size % 2 == 0:
+        raise ValueError(f"must be odd, so that a stamp has a central pixel, not {size}")
+    return size
+
+
+StampSize = Annotated[int, Field(ge=15, le=201), AfterValidator(_has_a_central_pixel)]
+"""Side of a stamp in pixels: odd, so that there is a central pixel."""
 
 
 class StageConfig(BaseModel):
