@@ -3,6 +3,9 @@
 # make lint    style, types, import directions, and the documentation with warnings as errors
 # make docs    the documentation, in docs/_build/html
 # make bench   wall time of every stage of a demo from scratch, one line of JSON at the end
+# make bench-scaling   the same exposures on 1 and 2 workers, with and without Dask
+# make screenshots   the test that drives the Prefect UI; keeps its pictures in docs/figures/ui
+# make faults  kills, restarts, broken networks, bursts of arrivals and a night, in full; one line of JSON at the end
 # make clean   remove what the other targets made
 #
 # The first target sets up .venv, and again when pyproject.toml or constraints.txt change.
@@ -12,13 +15,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs bench bench-scaling faults screenshots clean
 
 demo: $(READY)
 	$(BIN)/shearline demo --root demo
 
 test: $(READY)
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=80
+	$(BIN)/python -m pytest -m "not faults" --cov --cov-report=term --cov-fail-under=80
 
 lint: $(READY) docs
 	$(BIN)/ruff check .
@@ -31,6 +34,15 @@ docs: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/stages.py
+
+bench-scaling: $(READY)
+	$(BIN)/python benchmarks/scaling.py
+
+faults: $(READY)
+	$(BIN)/python benchmarks/faults.py
+
+screenshots: $(READY)
+	SHEARLINE_SCREENSHOTS=$(CURDIR)/docs/figures/ui $(BIN)/python -m pytest tests/ui --basetemp "$$(mktemp -d -t shearline-XXXX)"
 
 clean:
 	rm -rf .venv demo build dist *.egg-info docs/_build docs/api/generated .coverage .coverage.* \

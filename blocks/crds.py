@@ -94,8 +94,9 @@ class CrdsCache(Block):
         """
         folder = self._path("mappings")
         try:
-            paths = self._fs.ls(folder, detail=False)
-        except FileNotFoundError as error:
+            with translated(f"CRDS cache {self.root}: cannot list the contexts"):
+                paths = self._fs.ls(folder, detail=False)
+        except ObjectNotFoundError as error:
             raise CacheError(
                 f"There is no CRDS cache of observatory {self.observatory!r} at {self.root}: the folder "
                 f"mappings/{self.observatory} is missing. Set the root to the folder that holds it."
@@ -197,7 +198,7 @@ class CrdsCache(Block):
         places = [self._path("references", instrument.lower(), name)] if instrument else []
         places.append(self._path("references", name))
         for place in places:
-            if self._fs.isfile(place):
+            if self._is_there(place):
                 return place if self._is_local else f"s3://{place}"
         raise ReferenceNotFoundError(
             f"Reference {name}, which the rules of {self.observatory} choose, is not in the CRDS cache {self.root}; "
@@ -233,6 +234,14 @@ class CrdsCache(Block):
 
     def _path(self, part: str, *names: str) -> str:
         return "/".join((self._base, part, self.observatory, *names))
+
+    def _is_there(self, path: str) -> bool:
+        # fsspec's own question takes every failure for a no
+        try:
+            with translated(f"CRDS cache {self.root}: cannot look up {path}"):
+                return bool(self._fs.info(path)["type"] == "file")
+        except ObjectNotFoundError:
+            return False
 
     def _read_text(self, path: str) -> str | None:
         try:

@@ -7,77 +7,60 @@ or one completed multipart upload publishes it. Keys are data from outside, so e
 from __future__ import annotations
 
 import hashlib
-import os
+import logging
 import re
-import shutil
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, NamedTuple
+from typing import Any, BinaryIO, ClassVar
 
 import fsspec
-from botocore.exceptions import BotoCoreError, ClientError
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr, field_validator
 
+from blocks.bucket import Bucket
+from blocks.folder import Folder
+from blocks.objects import (
+    CHUNK_BYTES,
+    BadKeyError,
+    ObjectNotFoundError,
+    Storage,
+    StoredObject,
+    StoreError,
+    StoreUnusableError,
+    translated,
+)
+from blocks.read_cache import ReadCache
+from blocks.s3_access import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_S, S3Access
+
+__all__ = [
+    "BadKeyError",
+    "DataStore",
+    "ObjectNotFoundError",
+    "StoreError",
+    "StoreUnusableError",
+    "StoredObject",
+    "open_file_system",
+    "translated",
+]
+
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]*(/[A-Za-z0-9][A-Za-z0-9_+.-]*)*")
 MAX_KEY_LENGTH = 512
-CHUNK_BYTES = 4 << 20
-INCOMING = ".incoming"
-ABANDONED_AFTER_S = 24 * 3600
-
-
-class StoreError(OSError):
-    """The store answered with an error that may pass: retried."""
-
-
-class ObjectNotFoundError(StoreError):
-    """There is no object under that key."""
-
-
-class StoreUnusableError(Exception):
-    """The store cannot be written or reached at all: nothing is started."""
-
-
-class BadKeyError(ValueError):
-    """A name that must not become a key."""
-
-
-class StoredObject(NamedTuple):
-    """What the store says of one object."""
-
-    key: str
-    sha256: str
-    size: int
-
-
-@contextmanager
-def translated(doing: str) -> Iterator[None]:
-    """Turn what the file systems raise into the store's errors; ``doing`` says what could not be done, and where."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except FileNotFoundError as error:
-        raise ObjectNotFoundError(f"{doing}: there is no such object") from error
-    except (OSError, BotoCoreError, ClientError) as error:
-        raise StoreError(f"{doing}: {error}") from error
+LOGGER = logging.getLogger("shearline")
+NO_CONDITIONS = (
+    "The S3 service of {url} ignores the conditions of conditional writes (If-None-Match, If-Match): two runs that "
+    "start in the same second may both work on one exposure or tile. Products are not at risk."
+)
 
 
 def open_file_system(root: str, endpoint_url: str | None, access_key: str | None, secret_key: SecretStr | None) -> Any:  # noqa: ANN401 (fsspec has no types)
     """Return the file system of a folder or an S3 bucket; listings are not remembered, as others write too."""
     if not root.startswith("s3://"):
         return fsspec.filesystem("file")
-    return fsspec.filesystem(
-        "s3",
-        endpoint_url=endpoint_url,
-        key=access_key,
-        secret=secret_key.get_secret_value() if secret_key else None,
-        use_listings_cache=False,
-    )
+    secret = secret_key.get_secret_value() if secret_key else None
+    return S3Access(endpoint_url, access_key, secret).file_system(repeat=True)
 
 
 class DataStore(Block):
@@ -92,6 +75,16 @@ class DataStore(Block):
     endpoint_url: str | None = Field(default=None, description="Address of an S3-compatible service; none for AWS.")
     access_key: str | None = Field(default=None, description="S3 access key; none uses the environment's.")
     secret_key: SecretStr | None = Field(default=None, description="S3 secret key; none uses the environment's.")
+    timeout_s: float = Field(
+        default=DEFAULT_TIMEOUT_S, gt=0, le=3600, description="Seconds without an answer of S3 after which it is late."
+    )
+    attempts: int = Field(
+        default=DEFAULT_ATTEMPTS, ge=1, le=20, description="How often a request to S3 is sent before it has failed."
+    )
+    read_cache: str | None = Field(
+        default=None, description="Local folder for copies of S3 objects that are read again; none keeps no copies."
+    )
+    read_cache_bytes: int = Field(default=20_000_000_000, ge=0, description="Room for these copies, in bytes.")
 
     @field_validator("collection")
     @classmethod
@@ -127,8 +120,20 @@ class DataStore(Block):
         return self.url.removeprefix("file://").removeprefix("s3://")
 
     @property
-    def _fs(self) -> Any:  # noqa: ANN401 (fsspec has no types)
-        return open_file_system(self.root, self.endpoint_url, self.access_key, self.secret_key)
+    def _objects(self) -> Storage:
+        return Folder(Path(self.root.removeprefix("file://"))) if self.is_local else self._bucket
+
+    @property
+    def _bucket(self) -> Bucket:
+        secret = self.secret_key.get_secret_value() if self.secret_key else None
+        access = S3Access(self.endpoint_url, self.access_key, secret, self.timeout_s, self.attempts)
+        return Bucket(access, self._base)
+
+    @property
+    def _cache(self) -> ReadCache | None:
+        if self.is_local or self.read_cache is None:
+            return None
+        return ReadCache(Path(self.read_cache).expanduser(), self.read_cache_bytes)
 
     def _path(self, key: str) -> str:
         if len(key) > MAX_KEY_LENGTH or not KEY.fullmatch(key):
@@ -137,19 +142,47 @@ class DataStore(Block):
             )
         return f"{self._base}/{key}"
 
+    def _key(self, path: str) -> str:
+        return path[len(self._base) + 1 :]
+
     # --- read ------------------------------------------------------------------------------------------------
 
     def exists(self, key: str) -> bool:
         """Tell whether there is an object under a key; an unreachable store raises."""
         try:
-            with translated(f"{self.url}: cannot look up {key}"):
-                self._fs.info(self._path(key))
+            self.version(key)
         except ObjectNotFoundError:
             return False
         return True
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str, *, whole: bool = False) -> BinaryIO:
         """Open an object for reading at any position; the caller closes it.
+
+        Parameters
+        ----------
+        key
+            Which object.
+        whole
+            Whether all of it will be read, so that it may come from the read cache; else, and without a cache, of an
+            object on S3 only what is read is fetched.
+
+        Raises
+        ------
+        ObjectNotFoundError
+            If there is no such object.
+        StoreError
+            If the store cannot be read now; later reads may raise it too.
+        """
+        path, doing = self._path(key), f"{self.url}: cannot read {key}"
+        if whole and self._cache is not None:
+            with self.local_copy(key) as copy:
+                # what is open stays readable when its name is gone
+                return copy.open("rb")
+        with translated(doing):
+            return self._objects.open(path, doing)
+
+    def read_bytes(self, key: str) -> bytes:
+        """Return the whole of an object.
 
         Raises
         ------
@@ -158,38 +191,49 @@ class DataStore(Block):
         StoreError
             If the store cannot be read now.
         """
-        with translated(f"{self.url}: cannot read {key}"):
-            handle: BinaryIO = self._fs.open(self._path(key), "rb")
-        return handle
+        if self._cache is None:
+            return self.read_version(key)[0]
+        with self.local_copy(key) as path:
+            return path.read_bytes()
 
-    def read_bytes(self, key: str) -> bytes:
-        """Return the whole of an object."""
-        with translated(f"{self.url}: cannot read {key}"), self.open(key) as handle:
-            return handle.read()
+    def read_version(self, key: str) -> tuple[bytes, str]:
+        """Return the whole of an object and the version that it is; never from the cache."""
+        path = self._path(key)
+        with translated(f"{self.url}: cannot read {key}"):
+            return self._objects.read(path)
 
     @contextmanager
     def local_copy(self, key: str) -> Iterator[Path]:
         """Give a path at which an object can be read: the file itself, or a copy that is removed afterwards."""
+        path, doing = self._path(key), f"{self.url}: cannot copy {key}"
         if self.is_local:
-            path = Path(self._path(key))
-            if not path.is_file():
+            if not Path(path).is_file():
                 raise ObjectNotFoundError(f"{self.url}: cannot read {key}: there is no such object")
-            yield path
+            yield Path(path)
+            return
+
+        def download(target: Path) -> str:
+            with translated(doing):
+                return self._bucket.download(path, target)
+
+        if self._cache is not None:
+            with translated(doing):
+                found = self._bucket.find(path)
+            with self._cache.copy(f"{self.endpoint_url or ''} {path}", found, download) as copy:
+                yield copy
             return
         with tempfile.TemporaryDirectory(prefix="shearline-") as folder:
-            path = Path(folder) / key.rsplit("/", 1)[-1]
-            with translated(f"{self.url}: cannot copy {key}"), self.open(key) as source, path.open("wb") as target:
-                shutil.copyfileobj(source, target, CHUNK_BYTES)
-            yield path
+            copy = Path(folder) / key.rsplit("/", 1)[-1]
+            download(copy)
+            yield copy
 
     def stat(self, key: str) -> StoredObject:
         """Return checksum and size: hashed from the bytes locally, from the metadata written with it on S3."""
         path = self._path(key)
         with translated(f"{self.url}: cannot look up {key}"):
-            if not self.is_local:
-                size, recorded = int(self._fs.info(path)["size"]), self._fs.metadata(path).get("sha256")
-                if recorded:
-                    return StoredObject(key, recorded, size)
+            found = self._objects.find(path)
+            if found.sha256:
+                return StoredObject(key, found.sha256, found.size)
             digest, size = hashlib.sha256(), 0
             with self.open(key) as handle:
                 while chunk := handle.read(CHUNK_BYTES):
@@ -201,71 +245,124 @@ class DataStore(Block):
         """Return the number of bytes of an object."""
         path = self._path(key)
         with translated(f"{self.url}: cannot look up {key}"):
-            return int(self._fs.info(path)["size"])
+            return self._objects.find(path).size
+
+    def version(self, key: str) -> str:
+        """Return what changes when an object is written again: its ETag on S3, size and time locally.
+
+        Raises
+        ------
+        ObjectNotFoundError
+            If there is no such object.
+        """
+        path = self._path(key)
+        with translated(f"{self.url}: cannot look up {key}"):
+            return self._objects.find(path).version
+
+    def list_versions(self, prefix: str = "") -> dict[str, str]:
+        """Return the version of every object below a prefix, which is a folder name or empty, by sorted key."""
+        base = self._path(prefix) if prefix else self._base
+        with translated(f"{self.url}: cannot list {prefix or 'the collection'}"):
+            found = self._objects.list_versions(base)
+        versions = {self._key(path): version for path, version in sorted(found.items())}
+        return {key: version for key, version in versions.items() if KEY.fullmatch(key)}
 
     def list_keys(self, prefix: str = "") -> list[str]:
         """Return the sorted keys below a prefix, which is a folder name or empty."""
+        return sorted(self.list_versions(prefix))
+
+    def list_folders(self, prefix: str = "") -> list[str]:
+        """Return the sorted names directly below a prefix that hold objects, without listing these."""
         base = self._path(prefix) if prefix else self._base
-        try:
-            with translated(f"{self.url}: cannot list {prefix or 'the collection'}"):
-                found = self._fs.find(base)
-        except ObjectNotFoundError:
-            return []
-        names = (str(path)[len(self._base) + 1 :] for path in found)
-        return sorted(name for name in names if KEY.fullmatch(name))
+        with translated(f"{self.url}: cannot list {prefix or 'the collection'}"):
+            return [name for name in self._objects.list_folders(base) if KEY.fullmatch(name)]
 
     # --- write ---------------------------------------------------------------------------------------------------
 
     def put_bytes(self, key: str, data: bytes) -> StoredObject:
-        """Publish bytes under a key, whole or not at all, replacing what was there."""
+        """Publish bytes under a key, whole or not at all, replacing what was there.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be written now, or does not have what it said it has taken.
+        """
         path, sha256 = self._path(key), hashlib.sha256(data).hexdigest()
         with translated(f"{self.url}: cannot write {key}"):
-            if self.is_local:
-                self._publish(path, data)
-            else:
-                self._fs.pipe_file(path, data, Metadata={"sha256": sha256})
+            self._objects.put(path, data, sha256)
         return StoredObject(key, sha256, len(data))
 
     def put_file(self, key: str, source: Path) -> StoredObject:
-        """Publish a local file under a key, whole or not at all, replacing what was there."""
+        """Publish a local file under a key, whole or not at all, replacing what was there; large ones in parts.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be written now, or does not have what it said it has taken.
+        """
         path, digest, size = self._path(key), hashlib.sha256(), source.stat().st_size
         with source.open("rb") as handle:
             while chunk := handle.read(CHUNK_BYTES):
                 digest.update(chunk)
         with translated(f"{self.url}: cannot write {key}"):
-            if self.is_local:
-                with self._incoming() as temporary:
-                    shutil.copyfile(source, temporary)
-                    self._rename(temporary, Path(path))
-            else:
-                self._fs.put_file(str(source), path, Metadata={"sha256": digest.hexdigest()})
+            self._objects.put_file(path, source, digest.hexdigest())
         return StoredObject(key, digest.hexdigest(), size)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Publish bytes under a key unless there is an object already; of several writers one succeeds.
+
+        Returns
+        -------
+        bool
+            Whether it was published now.
+        """
+        path = self._path(key)
+        with translated(f"{self.url}: cannot write {key}"):
+            return self._objects.put_new(path, data, hashlib.sha256(data).hexdigest())
+
+    def put_if_unchanged(self, key: str, data: bytes, version: str) -> bool:
+        """Publish bytes in the place of one version of an object; of several writers one succeeds.
+
+        Returns
+        -------
+        bool
+            Whether it was published; if not, the object is gone or was written again since.
+        """
+        path = self._path(key)
+        with translated(f"{self.url}: cannot write {key}"):
+            return self._objects.put_if_unchanged(path, data, hashlib.sha256(data).hexdigest(), version)
 
     def remove(self, key: str) -> None:
         """Remove an object; a key that does not exist is fine."""
         path = self._path(key)
-        try:
-            with translated(f"{self.url}: cannot remove {key}"):
-                self._fs.rm_file(path)
-        except ObjectNotFoundError:
-            return
+        with translated(f"{self.url}: cannot remove {key}"):
+            self._objects.remove(path)
+
+    def remove_if_unchanged(self, key: str, version: str) -> bool:
+        """Remove one version of an object; tell whether it was removed."""
+        path = self._path(key)
+        with translated(f"{self.url}: cannot remove {key}"):
+            return self._objects.remove_if_unchanged(path, version)
 
     def probe(self) -> None:
-        """Write, read and delete a small object, so that a store that cannot keep products fails before any work.
+        """Write, list, read and delete a small object, so that a useless store fails before any work.
 
         What writers that were killed a day ago or more left behind is cleared away.
 
         Raises
         ------
         StoreUnusableError
-            If any of the three fails.
+            If any of the four fails.
         """
         key, data = f"probe-{uuid.uuid4().hex}", b"Shearline can write here.\n"
         try:
             self.put_bytes(key, data)
-            back = self.read_bytes(key)
+            self.list_folders()
+            back = self.read_version(key)[0]
             self.remove(key)
-            self._clear_abandoned()
+            self._objects.clear_abandoned()
+            if not self.is_local and not self._bucket.honours_conditions():
+                LOGGER.warning("%s", NO_CONDITIONS.format(url=self.url))
         except Exception as error:
             # credentials, DNS and TLS fail with errors of many libraries
             raise StoreUnusableError(
@@ -273,34 +370,3 @@ class DataStore(Block):
             ) from error
         if back != data:
             raise StoreUnusableError(f"The store {self.url} does not return what was written to it.")
-
-    def _clear_abandoned(self) -> None:
-        folder = Path(self.root.removeprefix("file://")) / INCOMING
-        if not self.is_local or not folder.is_dir():
-            return
-        for path in folder.iterdir():
-            if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
-                path.unlink(missing_ok=True)
-
-    @contextmanager
-    def _incoming(self) -> Iterator[Path]:
-        # in the root, so that the rename never crosses a file system
-        folder = Path(self.root.removeprefix("file://")) / INCOMING
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"{os.getpid()}-{uuid.uuid4().hex}"
-        try:
-            yield temporary
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    @staticmethod
-    def _rename(temporary: Path, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(target)
-
-    def _publish(self, path: str, data: bytes) -> None:
-        with self._incoming() as temporary:
-            temporary.write_bytes(data)
-            self._rename(temporary, Path(path))

@@ -11,6 +11,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -157,10 +158,17 @@ class SurveyConfig(StageConfig):
     """Seed of all random choices; a stage that has a seed of its own follows it unless that is set."""
 
     exposures: tuple[ExposureId, ...] = ()
-    """Exposures that `shearline run survey` processes; empty takes all in the raw store."""
+    """Exposures of the survey; empty takes all in the raw store."""
 
     tiles: tuple[TileId, ...] = ()
-    """Tiles that `shearline run survey` processes."""
+    """Tiles of the survey; empty makes the nightly flow process all that its exposures touch."""
+
+    tile_exposures: dict[TileId, tuple[ExposureId, ...]] = Field(default_factory=dict)
+    """Exposures that a tile waits for, by tile: the observing plan. A tile that is not named here is complete when
+    enough processed exposures overlap it, and none that is known to overlap it has still to be processed."""
+
+    timezone: str = "UTC"
+    """Time zone of the telescope, such as ``Pacific/Honolulu``: a night lasts from noon to noon there."""
 
     exposure: ExposureConfig
     """The exposure flow."""
@@ -200,6 +208,22 @@ class SurveyConfig(StageConfig):
     def _names_are_text(cls, value: object) -> object:
         # YAML reads an exposure name such as 2113737 as a number
         return [str(item) if isinstance(item, int) else item for item in value] if isinstance(value, list) else value
+
+    @field_validator("tile_exposures", mode="before")
+    @classmethod
+    def _names_of_tiles_are_text(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {tile: cls._names_are_text(names) for tile, names in value.items()}
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_exists(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError) as error:
+            raise ValueError("is not the name of a time zone, such as Pacific/Honolulu or UTC") from error
+        return value
 
     @field_validator("exposures", "tiles")
     @classmethod

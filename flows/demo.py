@@ -16,6 +16,7 @@ from tasks.archive.documents import read_document
 from tasks.errors import ConfigError
 from tasks.products.identity import ProductRef, SetAside
 from tasks.products.shear import SurveyShear
+from tasks.runner import LOCAL, Runner
 from tasks.session import Outcome, Session, session
 from tasks.simulate import (
     SimulationConfig,
@@ -73,26 +74,26 @@ class DemoSummary(BaseModel):
 
 
 @flow(name="simulate", task_runner=TASK_RUNNER)
-def simulate_survey(config: SimulationConfig, raw: DataStore, workers: int = 2) -> ProductRef:
+def simulate_survey(config: SimulationConfig, raw: DataStore, runner: Runner = LOCAL) -> ProductRef:
     """Simulate a survey into the raw store: the sky and each exposure independently of the others."""
-    with session(workers):
+    with session(runner):
         exposures = [simulate_exposure_task.submit(name, config, raw) for name in list_simulated_exposures(config)]
         sky = simulate_sky_task.submit(config, raw)
         return list_survey_task([part.result() for part in (sky, *exposures)], config, raw)
 
 
 @flow(name="demo", task_runner=TASK_RUNNER)
-def process_demo(config: SurveyConfig, store: DataStore, raw: DataStore, workers: int = 2) -> SurveyProducts:
+def process_demo(config: SurveyConfig, store: DataStore, raw: DataStore, runner: Runner = LOCAL) -> SurveyProducts:
     """Simulate a survey and process it."""
     if config.simulation is None:
         raise ConfigError(f"Survey {config.name} has no `simulation` settings, so there is nothing to simulate.")
-    with session(workers):
-        simulate_survey(config.simulation, raw, workers)
-        return process_survey(config, store, raw, workers)
+    with session(runner):
+        simulate_survey(config.simulation, raw, runner)
+        return process_survey(config, store, raw, runner)
 
 
 def run_demo(
-    config: SurveyConfig, store: DataStore, raw: DataStore, root: Path, workers: int, current: Session
+    config: SurveyConfig, store: DataStore, raw: DataStore, root: Path, runner: Runner, current: Session
 ) -> tuple[SurveyProducts, DemoSummary]:
     """Run the demo and leave ``report.html`` and ``summary.json`` in its folder.
 
@@ -104,8 +105,8 @@ def run_demo(
         Where products and raw files go.
     root
         The demo's folder.
-    workers
-        Number of worker processes.
+    runner
+        Where the stages run.
     current
         The session that counts the stages.
 
@@ -115,7 +116,7 @@ def run_demo(
         Products and summary.
     """
     started = time.monotonic()
-    products = process_demo(config, store, raw, workers)
+    products = process_demo(config, store, raw, runner)
     report = root / REPORT
     report.write_bytes(store.read_bytes(products.report.key))
     summary = summarize_demo(products, store, current, time.monotonic() - started, report)

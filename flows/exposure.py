@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from prefect import flow, get_run_logger
-from pydantic import ValidationError
 
 from blocks.crds import CrdsCache
 from blocks.store import DataStore
+from flows.artifacts import Progress, progress, show_exposure
+from flows.claim import claim
 from flows.config import ExposureConfig, ReferenceCache
-from flows.outcome import TASK_RUNNER, Chain, settle
+from flows.notifications import TELL
+from flows.outcome import TASK_RUNNER, Chain, refusal_kept, settle, verify_products
+from flows.recipes import exposure_recipe, reference_cache
 from tasks.archive.manifests import forget_exposure_products, write_exposure_products
 from tasks.archive.raw import find_raw_exposure, list_ccds, raw_file
 from tasks.detect import detect_ccd_task
 from tasks.dq_init import initialize_dq_task
-from tasks.errors import ConfigError, DataError
+from tasks.errors import DataError
 from tasks.headers import index_headers_task
 from tasks.mask import mask_ccd_task
 from tasks.products.identity import CcdId, CcdProducts, ExposureId, ExposureProducts, ProductRef, RawExposure
@@ -23,14 +26,15 @@ from tasks.psf_fit import fit_psf_task
 from tasks.psf_validate import validate_psf_task
 from tasks.references import open_rules, select_reference_task
 from tasks.report import write_exposure_report_task
+from tasks.runner import LOCAL, Runner
 from tasks.session import session
 from tasks.split import split_ccd_task
 from tasks.stars import select_stars_task
 
 
-@flow(name="exposure", flow_run_name="exposure {exposure}", task_runner=TASK_RUNNER)
+@flow(name="exposure", flow_run_name="exposure {exposure}", task_runner=TASK_RUNNER, **TELL)
 def process_exposure(
-    exposure: ExposureId, config: ExposureConfig, store: DataStore, raw: DataStore, workers: int = 2
+    exposure: ExposureId, config: ExposureConfig, store: DataStore, raw: DataStore, runner: Runner = LOCAL
 ) -> ExposureProducts:
     """Take one raw exposure to masks, source tables and PSF models.
 
@@ -44,8 +48,8 @@ def process_exposure(
         Where the products go.
     raw
         Where the raw files are; never written.
-    workers
-        Number of worker processes.
+    runner
+        Where the stages run.
 
     Returns
     -------
@@ -57,28 +61,39 @@ def process_exposure(
     DataError
         If fewer CCDs are good than the configured floor.
     """
-    with session(workers):
+    with session(runner), claim(store, f"exposure-{exposure}"):
         files = find_raw_exposure(raw, exposure, config.instrument)
+        recipe = exposure_recipe(files, config, raw)
         # until it is done the exposure does not count as processed: a tile must not mix old lists and new products
         forget_exposure_products(store, exposure)
-        ccds = list_ccds(raw, files, config.instrument)
-        stars = star_lists(raw, config, ccds)
-        good, set_aside = settle(_submit_ccds(ccds, files, stars, config, store, raw))
-        if len(good) < config.min_ccds:
-            reasons = "; ".join(f"{item.subject} ({item.stage}): {item.reason}" for item in set_aside[:3])
-            raise DataError(
-                f"Exposure {exposure} has {len(good)} good CCDs of {len(ccds)}; it needs {config.min_ccds}. {reasons}"
-            )
-        headers = index_headers_task(exposure, [stages["split"] for stages in good.values()], config.headers, store)
-        products = ExposureProducts(
-            exposure=exposure,
-            headers=headers,
-            ccds=tuple(_products(ccd, stages) for ccd, stages in good.items()),
-            set_aside=set_aside,
-        )
+        with refusal_kept(store, exposure, recipe), progress(f"exposure {exposure}") as board:
+            products = _process_ccds(files, config, store, raw, board).model_copy(update={"recipe": recipe})
+        verify_products(store, products.all_products(), f"exposure {exposure}")
         write_exposure_products(store, products)
-        write_exposure_report_task(products, config.report, store)
+        report = write_exposure_report_task(products, config.report, store)
+        show_exposure(products, report, store)
         return products
+
+
+def _process_ccds(
+    files: RawExposure, config: ExposureConfig, store: DataStore, raw: DataStore, board: Progress
+) -> ExposureProducts:
+    """Process every CCD and index the good ones."""
+    exposure = files.exposure
+    ccds = list_ccds(raw, files, config.instrument)
+    stars = star_lists(raw, config, ccds)
+    good, set_aside = settle(_submit_ccds(ccds, files, stars, config, store, raw), board)
+    if len(good) < config.min_ccds:
+        reasons = "; ".join(f"{item.subject} ({item.stage}): {item.reason}" for item in set_aside[:3])
+        raise DataError(
+            f"Exposure {exposure} has {len(good)} good CCDs of {len(ccds)}; it needs {config.min_ccds}. {reasons}"
+        )
+    return ExposureProducts(
+        exposure=exposure,
+        headers=index_headers_task(exposure, [stages["split"] for stages in good.values()], config.headers, store),
+        ccds=tuple(_products(ccd, stages) for ccd, stages in good.items()),
+        set_aside=set_aside,
+    )
 
 
 def _submit_ccds(
@@ -133,28 +148,16 @@ def star_catalog(raw: DataStore, key: str | None, subject: object) -> ProductRef
 
 
 def open_reference_cache(settings: ReferenceCache | None, raw: DataStore) -> CrdsCache | None:
-    """Return the CRDS cache of the settings; ``{raw}`` in its root stands for the raw store.
+    """Return the CRDS cache of the settings, whose rules are known to load.
 
     Raises
     ------
     ConfigError
         If the cache or its context cannot be used.
     """
-    if settings is None:
-        return None
-    try:
-        cache = CrdsCache(
-            root=settings.root.replace("{raw}", raw.url),
-            observatory=settings.observatory,
-            context=settings.context,
-            checksum=settings.checksum,
-            endpoint_url=raw.endpoint_url,
-            access_key=raw.access_key,
-            secret_key=raw.secret_key,
-        )
-    except ValidationError as error:
-        raise ConfigError(f"reference_cache.root = {settings.root!r}: {error.errors()[0]['msg']}") from error
-    open_rules(cache)
+    cache = reference_cache(settings, raw)
+    if cache is not None:
+        open_rules(cache)
     return cache
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from flows.demo import DemoSummary
 from flows.survey import SurveyProducts
 from tasks.products.identity import ExposureProducts, SetAside, TileProducts
+from tasks.runner import Runner
 from tasks.session import Outcome, Session, StageEvent, session
 
 OUTCOMES = (Outcome.RUN, Outcome.REUSED, Outcome.SET_ASIDE, Outcome.FAILED)
@@ -47,23 +48,23 @@ class StageBoard:
 
 
 @contextmanager
-def watched_session(workers: int, *, live: bool) -> Iterator[Session]:
+def watched_session(runner: Runner, *, live: bool) -> Iterator[Session]:
     """Open a stage session with a progress display on standard error.
 
     Parameters
     ----------
-    workers
-        Number of worker processes.
+    runner
+        Where the stages run.
     live
         Whether to redraw a table in place; otherwise each finished stage is a line.
     """
     console = Console(stderr=True)
     if not live:
-        with session(workers, lambda event: console.print(_line(event), highlight=False, soft_wrap=True)) as current:
+        with session(runner, lambda event: console.print(_line(event), highlight=False, soft_wrap=True)) as current:
             yield current
         return
     board = StageBoard()
-    with Live(board, console=console, refresh_per_second=REFRESH_PER_S), session(workers, board.add) as current:
+    with Live(board, console=console, refresh_per_second=REFRESH_PER_S), session(runner, board.add) as current:
         yield current
 
 

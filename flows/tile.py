@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from prefect import flow
 
 from blocks.store import DataStore
+from flows.artifacts import show_tile
+from flows.claim import claim
 from flows.config import TileConfig
 from flows.exposure import star_catalog
-from flows.outcome import TASK_RUNNER
+from flows.notifications import TELL
+from flows.outcome import TASK_RUNNER, refusal_kept, verify_products
+from flows.recipes import read_near, tile_recipe
 from tasks.archive.documents import read_document
 from tasks.archive.manifests import write_tile_products
 from tasks.catalog import make_catalog_task
@@ -20,24 +24,25 @@ from tasks.errors import DataError
 from tasks.find_exposures import find_exposures_task
 from tasks.headers import merge_headers_task
 from tasks.mask import mask_tile_task
-from tasks.products.identity import CcdProducts, ExposureProducts, TileId, TileProducts
+from tasks.products.identity import CcdProducts, ExposureId, ExposureProducts, TileId, TileProducts
 from tasks.products.wcs_index import TileExposures
 from tasks.psf_interp import interpolate_psf_task
 from tasks.report import write_tile_report_task
+from tasks.runner import LOCAL, Runner
 from tasks.session import session
 from tasks.shapes import measure_shapes_task
 from tasks.spread_model import measure_spread_task
 from tasks.stamps import cut_stamps_task
 
 
-@flow(name="tile", flow_run_name="tile {tile}", task_runner=TASK_RUNNER)
+@flow(name="tile", flow_run_name="tile {tile}", task_runner=TASK_RUNNER, **TELL)
 def process_tile(
     tile: TileId,
-    exposures: Sequence[ExposureProducts],
     config: TileConfig,
     store: DataStore,
     raw: DataStore,
-    workers: int = 2,
+    runner: Runner = LOCAL,
+    exposures: tuple[ExposureId, ...] = (),
 ) -> TileProducts:
     """Take the processed exposures of a tile to its shape catalogue.
 
@@ -45,16 +50,17 @@ def process_tile(
     ----------
     tile
         Cell of the survey grid.
-    exposures
-        Products of the exposures that may overlap it; those that do not are left out.
     config
         Settings of every stage.
     store
         Where the products are and go.
     raw
         Where the star catalogue is; never written.
-    workers
-        Number of worker processes.
+    runner
+        Where the stages run.
+    exposures
+        Processed exposures that may overlap the tile, those that do not are left out; empty takes all that are
+        processed.
 
     Returns
     -------
@@ -66,42 +72,52 @@ def process_tile(
     DataError
         If no exposure overlaps the tile, or a stage cannot work with what there is.
     """
-    if not exposures:
-        raise DataError(f"Tile {tile} has no processed exposures; run its exposures first.")
-    with session(workers):
-        index = merge_headers_task(tile, [exposure.headers for exposure in exposures], config.find_exposures, store)
-        overlap = find_exposures_task(tile, index, config.find_exposures, store)
-        ccds = _overlapping(exposures, read_document(store, overlap, TileExposures))
-        stars = star_catalog(raw, config.star_catalog, tile)
-        coadd = coadd_tile_task(tile, overlap, ccds, config.coadd, store)
-        mask = mask_tile_task(coadd, stars, config.mask, store, raw)
-        sources = detect_tile_task(coadd, mask, config.detect, store)
-        epochs = find_epochs_task(sources, overlap, ccds, config.epochs, store)
-        psf = interpolate_psf_task(epochs, ccds, config.psf_interp, store)
-        spread = measure_spread_task.submit(coadd, mask, sources, psf, config.spread_model, store)
-        stamps = cut_stamps_task(coadd, mask, sources, epochs, psf, ccds, config.stamps, store)
-        shapes = measure_shapes_task(stamps, config.shapes, store)
-        catalog = make_catalog_task(
-            tile, overlap, sources, mask, epochs, spread.result(), shapes, config.catalog, store
-        )
-        products = TileProducts(
-            tile=tile,
-            catalog=catalog,
-            products={
-                "exposures": overlap,
-                "coadd": coadd,
-                "mask": mask,
-                "sources": sources,
-                "epochs": epochs,
-                "psf": psf,
-                "stamps": stamps,
-                "spread_model": spread.result(),
-                "shapes": shapes,
-            },
-        )
+    with session(runner), claim(store, f"tile-{tile}"):
+        near = read_near(store, tile, config.find_exposures, exposures)
+        recipe = tile_recipe(near, config, raw)
+        with refusal_kept(store, tile, recipe):
+            if not near:
+                raise DataError(f"No processed exposure overlaps tile {tile}; process the exposures around it first.")
+            products = _process(tile, near, config, store, raw).model_copy(update={"recipe": recipe})
+        verify_products(store, products.all_products(), f"tile {tile}")
         write_tile_products(store, products)
-        write_tile_report_task(products, config.report, store)
+        report = write_tile_report_task(products, config.report, store)
+        show_tile(products, report, store)
         return products
+
+
+def _process(
+    tile: TileId, exposures: Sequence[ExposureProducts], config: TileConfig, store: DataStore, raw: DataStore
+) -> TileProducts:
+    """Run the stages of a tile."""
+    index = merge_headers_task(tile, [exposure.headers for exposure in exposures], config.find_exposures, store)
+    overlap = find_exposures_task(tile, index, config.find_exposures, store)
+    ccds = _overlapping(exposures, read_document(store, overlap, TileExposures))
+    stars = star_catalog(raw, config.star_catalog, tile)
+    coadd = coadd_tile_task(tile, overlap, ccds, config.coadd, store)
+    mask = mask_tile_task(coadd, stars, config.mask, store, raw)
+    sources = detect_tile_task(coadd, mask, config.detect, store)
+    epochs = find_epochs_task(sources, overlap, ccds, config.epochs, store)
+    psf = interpolate_psf_task(epochs, ccds, config.psf_interp, store)
+    spread = measure_spread_task.submit(coadd, mask, sources, psf, config.spread_model, store)
+    stamps = cut_stamps_task(coadd, mask, sources, epochs, psf, ccds, config.stamps, store)
+    shapes = measure_shapes_task(stamps, config.shapes, store)
+    catalog = make_catalog_task(tile, overlap, sources, mask, epochs, spread.result(), shapes, config.catalog, store)
+    return TileProducts(
+        tile=tile,
+        catalog=catalog,
+        products={
+            "exposures": overlap,
+            "coadd": coadd,
+            "mask": mask,
+            "sources": sources,
+            "epochs": epochs,
+            "psf": psf,
+            "stamps": stamps,
+            "spread_model": spread.result(),
+            "shapes": shapes,
+        },
+    )
 
 
 def _overlapping(exposures: Sequence[ExposureProducts], tile: TileExposures) -> list[CcdProducts]:

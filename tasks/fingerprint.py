@@ -14,7 +14,16 @@ from pathlib import Path
 PACKAGE = "tasks"
 # what carries stages and products about without touching a number
 WITHOUT_ARITHMETIC = frozenset(
-    {"tasks.stage", "tasks.session", "tasks.records", "tasks.fingerprint", "tasks.errors", "tasks.archive.provenance"}
+    {
+        "tasks.stage",
+        "tasks.session",
+        "tasks.runner",
+        "tasks.records",
+        "tasks.fingerprint",
+        "tasks.errors",
+        "tasks.archive.provenance",
+        "tasks.products.recipe",
+    }
 )
 _parsing = threading.Lock()
 NOT_ARITHMETIC = frozenset({"blocks", "tasks", "prefect", "pydantic", "fsspec", "s3fs", "typer", "rich"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
 from blocks.store import DataStore
@@ -13,8 +14,9 @@ from tasks.archive.fits_wcs import wcs_to_header_text
 from tasks.archive.images import read_ccd_image
 from tasks.archive.wcs_index import read_index, write_index
 from tasks.products.config import StageConfig
-from tasks.products.identity import ExposureId, ProductRef, TileId
+from tasks.products.identity import ExposureId, ProductRef, SummaryValue, TileId
 from tasks.products.images import CcdImage
+from tasks.products.processed import CIRCLE, MJD
 from tasks.products.wcs_index import CcdRecord
 from tasks.science.geometry import image_footprint
 from tasks.science.sphere import bounding_circle
@@ -61,13 +63,33 @@ def describe_ccd(image: CcdImage, config: HeadersConfig) -> CcdRecord:
     )
 
 
+def summarize_records(records: Sequence[CcdRecord]) -> dict[str, SummaryValue]:
+    """Return where and when an exposure was taken: a circle on the sky that holds its CCDs, and the date.
+
+    Parameters
+    ----------
+    records
+        The CCDs of one exposure, at least one.
+
+    Returns
+    -------
+    dict
+        Centre and radius in degrees, and the modified Julian date of the start.
+    """
+    outline = np.concatenate([record.outline for record in records])
+    circle = bounding_circle(outline[:, 0], outline[:, 1])
+    numbers: dict[str, SummaryValue] = dict(zip(CIRCLE, circle, strict=True))
+    return numbers | {MJD: min(record.photometry.mjd for record in records)}
+
+
 @stage(name="headers")
 def index_headers_task(
     exposure: ExposureId, images: Sequence[ProductRef], config: HeadersConfig, store: DataStore
 ) -> ProductRef:
     """Index the CCDs of one exposure."""
     records = [describe_ccd(read_ccd_image(store, image), config) for image in images]
-    return write_index(store, keys.exposure(exposure, "headers.sqlite"), records, subject=exposure)
+    index = write_index(store, keys.exposure(exposure, "headers.sqlite"), records, subject=exposure)
+    return index.model_copy(update={"summary": index.summary | summarize_records(records)})
 
 
 @stage(name="merge_headers")

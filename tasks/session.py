@@ -1,20 +1,41 @@
-"""The worker processes of a run, and what happened in it."""
+"""What happens in a flow run, and the workers that it shares with the runs around it.
+
+Sessions nest as flow runs do. A session inside another uses the workers of the outermost; it counts its own stages,
+which the outer ones count too; and it can be stopped by itself, as one exposure with a bug must not stop a night.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
-from multiprocessing import forkserver
 
-from tasks.errors import DataError
+from tasks.errors import DataError, RunStoppedError
 from tasks.products.identity import ProductRef
+from tasks.runner import Runner
+from tasks.workers.bodies import Executed, Job, LogLine, Running, ThisThread, Work, WorkerDiedError, Workers
+from tasks.workers.cluster import DaskCluster
+from tasks.workers.processes import ProcessPool
+
+__all__ = [
+    "Executed",
+    "LogLine",
+    "Outcome",
+    "Session",
+    "StageEvent",
+    "WorkerDiedError",
+    "current_session",
+    "session",
+]
+
+
+# some 20 MB
+MAX_EVENTS = 20_000
 
 
 class Outcome(StrEnum):
@@ -38,156 +59,160 @@ class StageEvent:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class LogLine:
-    """One log message on its way from a worker process to the run's log."""
+class _SharedWorkers:
+    """The workers of an outermost session; they end with the last session that uses them."""
 
-    level: int
-    text: str
+    def __init__(self, runner: Runner) -> None:
+        self.workers = _open_workers(runner)
+        # the order of events is one for all sessions of the run
+        self.telling = threading.RLock()
+        self._users = 1
+        self._lock = threading.Lock()
+
+    def join(self) -> bool:
+        """Count one more user, unless they have ended."""
+        with self._lock:
+            self._users += self._users > 0
+            return self._users > 0
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            last = self._users == 0
+        if last:
+            self.workers.close()
 
 
-@dataclass(frozen=True)
-class Executed:
-    """What comes back from a worker process."""
-
-    product: ProductRef
-    log: list[LogLine]
-    seconds: float
-
-
-@dataclass
+@dataclass(eq=False)
 class Session:
-    """The worker processes of a run, and what happened in it."""
+    """What happens in a flow run, and the workers that it uses."""
 
-    workers: int = 0
-    """Number of worker processes; with 0 bodies run in the calling thread."""
+    shared: _SharedWorkers = field(default_factory=lambda: _SharedWorkers(Runner(workers=0)), repr=False)
     on_event: Callable[[StageEvent], None] | None = None
+    outer: Session | None = None
+    """The session in which this one was opened."""
     events: list[StageEvent] = field(default_factory=list)
-    stopped_by: str = ""
-    """The error that stopped the run; nothing is started after it."""
-    _pool: ProcessPoolExecutor | None = None
+    """What happened in this session and in those inside it; of a long night the latest."""
+    _counts: Counter[Outcome] = field(default_factory=Counter)
+    _stopped_by: str = ""
+    _running: set[Running] = field(default_factory=set)
     _lock: threading.RLock = field(default_factory=threading.RLock)
-    _inline: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def stopped_by(self) -> str:
+        """The error that stopped this session or one around it; nothing is started after it."""
+        return next((one._stopped_by for one in self._with_outer() if one._stopped_by), "")
 
     def tell(self, event: StageEvent) -> None:
-        """Record one event and pass it on."""
-        with self._lock:
-            self.events.append(event)
+        """Record one event here and in the sessions around, and pass it on to those who watch them."""
         if event.outcome is Outcome.FAILED:
             self.stop(f"{event.stage} of {event.subject}: {event.reason}")
-        if self.on_event is not None:
-            self.on_event(event)
+        with self.shared.telling:
+            for one in self._with_outer():
+                one._counts[event.outcome] += 1
+                one.events.append(event)
+                if len(one.events) > MAX_EVENTS:
+                    del one.events[: MAX_EVENTS // 2]
+                if one.on_event is not None:
+                    one.on_event(event)
 
     def stop(self, reason: str) -> None:
-        """Start nothing more."""
+        """Start nothing more here and in the sessions inside; those around go on."""
         with self._lock:
-            self.stopped_by = self.stopped_by or reason
+            self._stopped_by = self._stopped_by or reason
+            waiting = list(self._running)
+        for running in waiting:
+            running.cancel()
 
     def count(self, outcome: Outcome) -> int:
         """Return how many stages ended so."""
-        return sum(event.outcome is outcome for event in self.events)
+        return self._counts[outcome]
 
-    def execute(self, work: Callable[[], Executed]) -> Executed:
-        """Run a stage body in a worker process, or in this thread if there are none.
+    def execute(self, work: Work, job: Job) -> Executed:
+        """Run a stage body on a worker, or in this thread if there are none.
 
         Raises
         ------
         WorkerDiedError
-            If the worker was killed; the next body has fresh workers.
+            If the worker was killed; the next body has a fresh one.
+        RunStoppedError
+            If the session was stopped before a worker was free.
         """
-        if not self.workers:
-            # one at a time: bodies of several threads would share the log that they write
-            with self._inline:
-                return work()
-        pool = self._living_pool()
+        if self._is_stopped():
+            raise self._refusal(job)
+        running = self.shared.workers.submit(work, job)
+        for one in self._with_outer():
+            with one._lock:
+                one._running.add(running)
         try:
-            return pool.submit(work).result()
-        except BrokenProcessPool as error:
-            with self._lock:
-                if self._pool is pool:
-                    self._pool = None
-            raise WorkerDiedError(
-                f"a worker process died, perhaps for want of memory: try fewer than {self.workers} workers"
-            ) from error
+            if self._is_stopped():
+                # it was stopped before it knew of this body
+                running.cancel()
+            return running.result()
+        except CancelledError as error:
+            raise self._refusal(job) from error
+        finally:
+            for one in self._with_outer():
+                with one._lock:
+                    one._running.discard(running)
 
-    def _living_pool(self) -> ProcessPoolExecutor:
-        with self._lock:
-            if self._pool is None:
-                self._pool = _make_pool(self.workers)
-            return self._pool
+    def _is_stopped(self) -> bool:
+        return bool(self.stopped_by)
 
-    def close(self) -> None:
-        """End the worker processes; what was not started never is."""
-        with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
+    def _refusal(self, job: Job) -> RunStoppedError:
+        cause = self.stopped_by or "its end"
+        return RunStoppedError(f"{job.stage} of {job.subject} was not run: the run was stopped by {cause}")
 
-
-class WorkerDiedError(OSError):
-    """A worker process was killed while it ran a stage: retried."""
+    def _with_outer(self) -> Iterator[Session]:
+        one: Session | None = self
+        while one is not None:
+            yield one
+            one = one.outer
 
 
-_session: Session | None = None
-_users = 0
-_opening = threading.Lock()
+def _open_workers(runner: Runner) -> Workers:
+    if runner.kind == "dask":
+        return DaskCluster(runner)
+    return ProcessPool(runner.workers) if runner.workers else ThisThread()
 
-PRELOAD = ["tasks.stage", "astropy.io.fits", "astropy.wcs", "photutils.segmentation", "numba", "scipy.fft", "galsim"]
-# one thread per worker: a BLAS that splits sums over threads would make the bits depend on the machine
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+# Prefect's task threads run in a copy of the context of the flow that submits to them
+_current: ContextVar[Session | None] = ContextVar("session", default=None)
 
 
 @contextmanager
-def session(workers: int = 0, on_event: Callable[[StageEvent], None] | None = None) -> Iterator[Session]:
-    """Run stages in ``workers`` processes and collect what happens; inside another session, use that one.
+def session(runner: Runner | int = 0, on_event: Callable[[StageEvent], None] | None = None) -> Iterator[Session]:
+    """Run stages where the runner says and collect what happens; inside another session, share its workers.
+
+    An error that leaves the block stops the session, unless it is a ``DataError``: one exposure or tile is then set
+    aside. Whether the session around is stopped too is for its own block to decide.
 
     Parameters
     ----------
-    workers
-        Number of worker processes; 0 runs the bodies in the calling thread.
+    runner
+        Where stages run, or a number of local worker processes; 0 runs the bodies in the calling thread. Inside
+        another session it has no effect.
     on_event
-        Called after every stage, from the thread that ran it.
+        Called after every stage of this session and of those inside it, one at a time, from the thread that ran it.
     """
-    # Prefect's task threads have no other way to the workers of their process than a global
-    global _session, _users
-    with _opening:
-        current = _session = _session or Session(workers, on_event)
-        _users += 1
+    outer = _current.get()
+    if outer is not None and outer.shared.join():
+        current = Session(outer.shared, on_event, outer)
+    else:
+        current = Session(_SharedWorkers(Runner(workers=runner) if isinstance(runner, int) else runner), on_event)
+    token = _current.set(current)
     try:
         yield current
     except DataError:
-        # one exposure or tile is set aside; the others of the session go on
         raise
     except BaseException as error:
         current.stop(f"{type(error).__name__}: {error}")
         raise
     finally:
-        with _opening:
-            _users -= 1
-            last = _users == 0
-            if last:
-                _session = None
-        if last:
-            current.close()
+        _current.reset(token)
+        current.shared.leave()
 
 
 def current_session() -> Session:
-    """Return the session of this process, or one without worker processes if none is open."""
-    return _session or Session()
-
-
-def _make_pool(workers: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-    try:
-        # the server inherits the environment, and its workers inherit it from the server
-        forkserver.ensure_running()
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-    return ProcessPoolExecutor(workers, mp_context=context)
+    """Return the session of this flow run, or one without worker processes if none is open."""
+    return _current.get() or Session()

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import time
 
 from blocks.store import DataStore
 from tasks.archive.fits_files import get_bytes, put_bytes
@@ -20,6 +21,7 @@ class WriteConfig(StageConfig):
     crash_ccd: int = -1
     kill_worker_of_ccd: int = -1
     lose_network: int = 0
+    wait_s: float = 0.0
 
 
 class CopyConfig(StageConfig):
@@ -37,6 +39,9 @@ def write_task(ccd: CcdId, config: WriteConfig, store: DataStore) -> ProductRef:
         raise ZeroDivisionError("a bug")
     if ccd.ccd == config.kill_worker_of_ccd:
         os.kill(os.getpid(), signal.SIGKILL)
+    if config.wait_s:
+        store.put_bytes(f"started/{ccd}", str(os.getpid()).encode())
+        time.sleep(config.wait_s)
     if config.lose_network:
         tries = len(store.list_keys("tries"))
         store.put_bytes(f"tries/{tries}", b"")

@@ -17,9 +17,11 @@ SAYS_NOTHING = {"utils", "util", "common", "helpers", "helper", "misc"}
 # who may import what inside tasks; every part may import itself
 INSIDE_TASKS = {
     "stages": {"stage", "archive", "science", "products", "errors"},
-    "stage": {"records", "session", "fingerprint", "archive", "science", "products", "errors"},
+    "stage": {"records", "session", "workers", "runner", "fingerprint", "archive", "science", "products", "errors"},
     "records": {"fingerprint", "archive", "products", "errors"},
-    "session": {"products", "errors"},
+    "session": {"workers", "runner", "products", "errors"},
+    "workers": {"runner", "products", "errors"},
+    "runner": {"products"},
     "fingerprint": set(),
     "archive": {"products", "errors"},
     "science": {"products", "errors"},

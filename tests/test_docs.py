@@ -15,14 +15,15 @@ import pytest
 import typer
 from pydantic import Field
 
-from flows.cli import Exit, app
+from deployments.cli import app
+from flows.cli import Exit
 from flows.config import load_survey
 from tasks.products.columns import SCHEMAS
 from tasks.products.config import StageConfig
 
 HOUSE = Path(__file__).parents[1]
 DOCS = HOUSE / "docs"
-NOT_STAGES = {"__init__", "stage", "records", "session", "fingerprint", "errors"}
+NOT_STAGES = {"__init__", "stage", "records", "session", "runner", "fingerprint", "errors"}
 STAGES = sorted(path for path in (HOUSE / "tasks").glob("*.py") if path.stem not in NOT_STAGES)
 
 

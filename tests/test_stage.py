@@ -1,6 +1,5 @@
 import logging
 import os
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -124,7 +123,7 @@ def test_a_missing_input_has_a_sentence(store: DataStore) -> None:
 
 @pytest.fixture
 def pool() -> Iterator[None]:
-    with session(workers=1):
+    with session(1):
         yield
 
 
@@ -145,30 +144,11 @@ def test_after_a_worker_was_killed_the_next_body_has_a_fresh_one(store: DataStor
 
 def test_the_environment_is_left_as_it_was(store: DataStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    with session(workers=1):
+    with session(1):
         write_task.fn(CCD, WriteConfig(), store)
 
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ
-
-
-def test_a_session_lives_as_long_as_its_last_user(store: DataStore) -> None:
-    entered, leave = threading.Event(), threading.Event()
-
-    def owner() -> None:
-        with session():
-            entered.set()
-            leave.wait(10)
-
-    thread = threading.Thread(target=owner)
-    thread.start()
-    entered.wait(10)
-    with session() as joined:
-        leave.set()
-        thread.join()
-        write_task.fn(CCD, WriteConfig(), store)
-
-    assert [event.outcome for event in joined.events] == [Outcome.RUN]
 
 
 def test_log_lines_carry_stage_and_subject_and_leave_logging_as_it_was(
@@ -248,6 +228,41 @@ def test_what_may_pass_is_retried_and_bad_data_is_not(store: DataStore, monkeypa
             one(WriteConfig(fail_ccd=1))
 
     assert [event.outcome for event in current.events] == [Outcome.RUN, Outcome.SET_ASIDE]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_what_does_not_pass_stops_the_run_after_the_last_try_and_says_so(store: DataStore) -> None:
+    quick = write_task.with_options(retry_delay_seconds=0)
+
+    @flow
+    def one() -> ProductRef:
+        return quick(CCD, WriteConfig(lose_network=9), store)
+
+    with session() as current:
+        with pytest.raises(OSError, match="connection reset"):
+            one()
+        assert current.stopped_by == "write of 2113737-1: connection reset (tried 3 times)"
+
+    assert len(store.list_keys("tries")) == 3
+    assert [(event.outcome, event.reason) for event in current.events] == [
+        (Outcome.FAILED, "connection reset (tried 3 times)")
+    ]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_state_and_the_log_of_a_failed_stage_carry_its_sentence_and_its_identity(
+    store: DataStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    with session():
+        states = write_and_copy(WriteConfig(fail_ccd=2), store)
+    failed = [written for written, _ in states if written.is_failed()]
+
+    assert [state.message for state in failed] == ["Task run encountered an exception DataError: CCD 2113737-2 is bad."]
+    own = [record for record in caplog.records if getattr(record, "task_run_name", "") == "write 2113737-2"]
+    assert [record.getMessage() for record in own if record.levelno >= logging.INFO] == [
+        "write 2113737-2: writing 2113737-2",
+        "Finished in state Failed('Task run encountered an exception DataError: CCD 2113737-2 is bad.')",
+    ]
 
 
 def test_a_store_that_fails_is_not_mistaken_for_an_empty_one(store: DataStore, tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def place(parts: tuple[str, ...]) -> Path:
     """Return the page of a module below the folder of generated pages."""
     module = ".".join(parts)
     match parts:
-        case ("tasks", "errors" | "stage" | "records" | "session" | "fingerprint"):
+        case ("tasks", "errors" | "stage" | "records" | "session" | "runner" | "fingerprint"):
+            return Path("tasks", f"{module}.md")
+        case ("tasks", "workers", *_):
             return Path("tasks", f"{module}.md")
         case ("tasks", _):
             return Path("stages", f"{module}.md")

@@ -214,7 +214,7 @@ def open_fits(store: DataStore, ref: ProductRef, *, checksum: bool = True) -> It
         If the store cannot be read now.
     """
     require_recorded(store, ref, checksum=checksum)
-    with store.open(ref.key) as handle, warnings.catch_warnings():
+    with store.open(ref.key, whole=checksum) as handle, warnings.catch_warnings():
         # astropy says of a truncated file as a warning what its reader then fails of
         warnings.simplefilter("ignore", AstropyWarning)
         try:
@@ -230,7 +230,12 @@ def open_fits(store: DataStore, ref: ProductRef, *, checksum: bool = True) -> It
                 raise StoreError(f"{store.url}: cannot read {ref.key}: {error}") from error
             raise BadFileError(
                 f"{ref.key} ({ref.size} bytes) cannot be read as FITS: {error}. It may be truncated; copy it again."
-            ) from error
+            ) from _picklable(error)
+
+
+def _picklable(error: Exception) -> Exception:
+    """Return an error that can come back from another process as a cause: astropy's own of broken tiles cannot."""
+    return OSError(str(error)) if isinstance(error, CfitsioException) else error
 
 
 def _refuse_other_formats(start: bytes, ref: ProductRef) -> None:
@@ -248,7 +253,9 @@ def get_hdu(hdus: fits.HDUList, name: str | int, ref: ProductRef) -> fits.hdu.ba
         If the file has no such HDU, or ends before it does.
     """
     try:
-        hdu, info = hdus[name], hdus.fileinfo(name)
+        hdu = hdus[name]
+        # of the HDU and not of the list, which would read the headers of all others for it
+        info = hdu.fileinfo()
     except (KeyError, IndexError) as error:
         present = ", ".join(f"{number} {hdu.name}".strip() for number, hdu in enumerate(hdus))
         raise BadFileError(f"{ref.key} has no HDU {name}; it has {present}, in {ref.size} bytes.") from error

@@ -28,6 +28,11 @@ def reference(observatory: str, name: str) -> str:
     return f"references/{observatory}/{name}"
 
 
+def night(date: str, name: str) -> str:
+    """Return the key of what a night leaves, such as ``nights/2026-11-20/report.json``."""
+    return f"nights/{date}/{name}"
+
+
 def record(stage: str, subject: str) -> str:
     """Return the key of the record that says how a product was made."""
     return f"records/{stage}/{subject}.json"

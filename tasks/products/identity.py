@@ -6,10 +6,13 @@ part of a key, and no pattern admits a path separator, a leading dot or a contro
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, StringConstraints
+
+from tasks.products.recipe import Recipe
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_+-]{0,63}$"
 TILE_PATTERN = r"^[0-9]{3,6}\.[0-9]{3,6}$"
@@ -51,6 +54,9 @@ def _canonical_tile(name: object) -> object:
 
 class TileId(NamedIdentity):
     """One cell of the survey grid, such as ``210.296``: column, dot, row."""
+
+    # the validator in front hides the pattern from the schema by which Prefect refuses a run
+    model_config = ConfigDict(frozen=True, json_schema_extra={"pattern": r"^[0-9]{1,6}[.-][0-9]{1,6}$"})
 
     root: Annotated[str, BeforeValidator(_canonical_tile), StringConstraints(pattern=TILE_PATTERN)]
 
@@ -195,6 +201,34 @@ class ExposureProducts(BaseModel):
     set_aside: tuple[SetAside, ...] = ()
     """CCDs that are missing here, and why."""
 
+    recipe: Recipe = Recipe()
+    """What the products were made by and from."""
+
+    def all_products(self) -> tuple[ProductRef, ...]:
+        """Return every product of the exposure; references to one product occur once."""
+        ccds = (getattr(ccd, name) for ccd in self.ccds for name in CcdProducts.model_fields if name != "ccd")
+        return tuple(dict.fromkeys([self.headers, *ccds]))
+
+    def fingerprint(self) -> str:
+        """Return a checksum of the bytes of all products, the first 16 hexadecimal digits of a SHA-256."""
+        lines = sorted(f"{ref.key} {ref.sha256}\n" for ref in self.all_products())
+        return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
+class Refusal(BaseModel):
+    """An exposure or tile that could not be processed with the data there are; kept until something changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    subject: str
+    """Exposure or tile."""
+
+    reason: str
+    """The sentence of the error."""
+
+    recipe: Recipe
+    """What it was tried with: the same is not tried again."""
+
 
 class TileProducts(BaseModel):
     """What the tile flow leaves."""
@@ -212,3 +246,10 @@ class TileProducts(BaseModel):
 
     set_aside: tuple[SetAside, ...] = ()
     """What the tile went on without, and why."""
+
+    recipe: Recipe = Recipe()
+    """What the products were made by and from."""
+
+    def all_products(self) -> tuple[ProductRef, ...]:
+        """Return every product of the tile."""
+        return tuple(dict.fromkeys([self.catalog, *self.products.values()]))

@@ -2,40 +2,12 @@ import hashlib
 import os
 import pickle
 import stat
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from blocks.store import BadKeyError, DataStore, ObjectNotFoundError, StoreError, StoreUnusableError
-
-
-@pytest.fixture(scope="module")
-def s3_endpoint() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3_store(s3_endpoint: str, request: pytest.FixtureRequest) -> DataStore:
-    import s3fs
-
-    bucket = f"b{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}"
-    s3fs.S3FileSystem(endpoint_url=s3_endpoint, key="test", secret="test", skip_instance_cache=True).mkdir(bucket)
-    return DataStore(
-        root=f"s3://{bucket}/survey", collection="c1", endpoint_url=s3_endpoint, access_key="test", secret_key="test"
-    )
-
-
-@pytest.fixture(params=["local", "s3"])
-def any_store(request: pytest.FixtureRequest) -> DataStore:
-    store: DataStore = request.getfixturevalue("store" if request.param == "local" else "s3_store")
-    return store
 
 
 def test_what_is_written_is_read_back_with_its_checksum(any_store: DataStore) -> None:
@@ -74,6 +46,61 @@ def test_keys_are_listed_sorted_below_a_prefix(any_store: DataStore) -> None:
     assert any_store.list_keys() == ["s/1", "t/1", "t/2"]
     assert any_store.list_keys("t") == ["t/1", "t/2"]
     assert any_store.list_keys("none") == []
+
+
+def test_folders_are_listed_without_what_is_in_them(any_store: DataStore) -> None:
+    for key in ("e/2113737/a/x", "e/2113737/b", "e/2113738/a", "e/note"):
+        any_store.put_bytes(key, b"")
+
+    assert any_store.list_folders("e") == ["2113737", "2113738"]
+    assert any_store.list_folders() == ["e"]
+    assert any_store.list_folders("none") == []
+
+
+def test_a_version_changes_when_an_object_is_written_again(any_store: DataStore) -> None:
+    any_store.put_bytes("x/a", b"1")
+    any_store.put_bytes("x/b", b"1")
+    first = any_store.list_versions("x")
+    any_store.put_bytes("x/a", b"22")
+    second = any_store.list_versions("x")
+
+    assert sorted(second) == ["x/a", "x/b"]
+    assert second["x/a"] != first["x/a"]
+    assert second["x/b"] == first["x/b"]
+    assert second["x/a"] == any_store.version("x/a") == any_store.read_version("x/a")[1]
+    with pytest.raises(ObjectNotFoundError, match="cannot look up x/c: there is no such object"):
+        any_store.version("x/c")
+
+
+def test_a_folder_is_not_an_object(any_store: DataStore) -> None:
+    any_store.put_bytes("e/x", b"")
+
+    assert not any_store.exists("e")
+
+
+@pytest.mark.parametrize("kind", ["store", "faulty_store"])
+def test_only_one_of_many_writers_creates_an_object(request: pytest.FixtureRequest, kind: str) -> None:
+    any_store: DataStore = request.getfixturevalue(kind)
+    with ThreadPoolExecutor(8) as threads:
+        won = list(threads.map(lambda number: any_store.put_new("x", b"%d" % number), range(8)))
+
+    assert won.count(True) == 1
+    assert any_store.read_bytes("x") == b"%d" % won.index(True)
+    assert not any_store.put_new("x", b"late")
+
+
+def test_only_the_version_that_was_seen_is_replaced_or_removed(any_store: DataStore) -> None:
+    any_store.put_bytes("x", b"1")
+    seen = any_store.version("x")
+
+    assert any_store.put_if_unchanged("x", b"22", seen)
+    assert not any_store.put_if_unchanged("x", b"333", seen)
+    assert not any_store.remove_if_unchanged("x", seen)
+    assert any_store.read_bytes("x") == b"22"
+    assert any_store.remove_if_unchanged("x", any_store.version("x"))
+    assert not any_store.put_if_unchanged("x", b"1", seen)
+    assert not any_store.remove_if_unchanged("x", seen)
+    assert any_store.list_keys() == []
 
 
 def test_a_deleted_object_is_gone_and_deleting_twice_is_fine(any_store: DataStore) -> None:
@@ -121,9 +148,8 @@ def test_a_store_that_cannot_be_written_fails_the_probe(tmp_path: Path) -> None:
         DataStore(root=str(tmp_path / "file"), collection="c").probe()
 
 
-def test_an_unreachable_s3_store_fails_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    store = DataStore(root="s3://b/c", endpoint_url="http://127.0.0.1:9", access_key="k", secret_key="s")
+def test_an_unreachable_s3_store_fails_the_probe() -> None:
+    store = DataStore(root="s3://b/c", endpoint_url="http://127.0.0.1:9", access_key="k", secret_key="s", attempts=1)
 
     with pytest.raises(StoreUnusableError, match="s3://b/c cannot be used"):
         store.probe()

@@ -104,4 +104,4 @@ def test_a_tile_without_exposures_has_exit_code_1_and_a_sentence(tmp_path: Path)
     code, text = invoke("run", "tile", "210.296", "--store", str(tmp_path / "store"))
 
     assert code == Exit.DATA
-    assert "Tile 210.296 has no processed exposures" in text
+    assert "No processed exposure overlaps tile 210.296" in text

@@ -1,0 +1,1 @@
+"""Worker processes: who runs the bodies of stages, on this machine or on others."""

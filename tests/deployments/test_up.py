@@ -1,0 +1,107 @@
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from trial import PATIENCE_S, Trial, command, trial, wait_until
+
+from flows.cli import Exit
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    with trial(tmp_path_factory.mktemp("up")) as started:
+        yield started
+
+
+def run_deployment(running: Trial, name: str, **parameters: Any) -> Any:
+    """Run a deployed flow through the worker and return the flow run when it has ended."""
+    from prefect.client.orchestration import SyncPrefectClient
+
+    with SyncPrefectClient(running.api_url) as client:
+        deployment = client.read_deployment_by_name(name)
+        run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+
+        def ended() -> bool:
+            state = client.read_flow_run(run.id).state
+            return state is not None and state.is_final()
+
+        wait_until(ended, f"the run of {name}")
+        return client.read_flow_run(run.id)
+
+
+def test_a_worker_runs_a_deployed_flow_with_its_blocks_and_settings(running: Trial) -> None:
+    run = run_deployment(running, "exposure/exposure", exposure="9999999")
+
+    # the sentence is the flow's own: it was found, its parameters were read, and the raw store was looked into
+    assert run.state.is_failed()
+    assert f"Exposure 9999999 is not in {running.root / 'store' / 'raw'}" in run.state.message
+
+
+def test_the_server_schedules_the_nights_to_come_and_the_sweeps(running: Trial) -> None:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+
+    with SyncPrefectClient(running.api_url) as client:
+
+        def scheduled(name: str) -> list[Any]:
+            ids = FlowRunFilterDeploymentId(any_=[client.read_deployment_by_name(name).id])
+            return list(client.read_flow_runs(flow_run_filter=FlowRunFilter(deployment_id=ids)))
+
+        wait_until(lambda: scheduled("nightly/nightly") and scheduled("arrival/arrival"), "scheduled runs")
+
+        # 9:00 in Hawaii, which has no summer time
+        assert {run.expected_start_time.astimezone(UTC).hour for run in scheduled("nightly/nightly")} == {19}
+
+
+def test_a_worker_that_is_killed_is_started_again(running: Trial) -> None:
+    worker = running.service("worker")
+    assert worker is not None
+    worker.kill()
+
+    wait_until(lambda: running.service("worker") not in {None, worker}, "a new worker")
+    assert "The worker ended with code -9; it is started again in 1 s" in running.text
+
+
+def test_another_one_in_the_same_folder_is_refused(running: Trial) -> None:
+    done = subprocess.run(command(running.root, running.port), capture_output=True, text=True, check=False)
+
+    assert done.returncode == Exit.CONFIG
+    assert "Another `shearline up` works in" in done.stderr
+
+
+def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run(command(tmp_path, port), capture_output=True, text=True, check=False)
+
+    assert done.returncode == Exit.CONFIG
+    assert f"Port {port} of 127.0.0.1 cannot be used (Address already in use)" in done.stderr
+
+
+def test_nothing_is_left_when_it_is_killed_and_its_folder_is_good_for_another(running: Trial) -> None:
+    """Runs last: it ends the one that the others use."""
+    before = running.processes()
+    assert len(before) >= 4
+    running.process.kill()
+    running.process.wait()
+    _gone, left = psutil.wait_procs(before, timeout=30)
+    assert left == []
+
+    with trial(running.root) as again:
+        before = again.processes()
+        seconds = again.stop(signal.SIGINT)
+        text = again.text
+        _gone, left = psutil.wait_procs(before, timeout=5)
+
+    assert left == []
+    assert again.process.returncode == Exit.OK
+    assert "Stopped. The same command goes on where this one ended." in text
+    assert seconds < PATIENCE_S / 4
