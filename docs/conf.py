@@ -1,11 +1,15 @@
 """Sphinx settings. The tables of settings, columns and flags and the reference pages are made from the code."""
 
+import importlib
 import sys
 import tomllib
 from pathlib import Path
 
 HOUSE = Path(__file__).parents[1]
 sys.path[:0] = [str(HOUSE), str(HOUSE / "docs" / "_ext")]
+
+# autodoc imports modules as a type checker would see them, and classes of Prefect made like that cannot be subclassed
+importlib.import_module("blocks.crds")
 
 project = "Shearline"
 author = "The Shearline developers"
