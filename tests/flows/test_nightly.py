@@ -12,7 +12,8 @@ from flows.plan import make_plan
 from tasks.products.identity import ExposureId, TileId
 from tasks.runner import Runner
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+# a whole small survey, several times: too long for every change
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("prefect_server")]
 
 CONFIG = small_survey()
 HERE = Runner(workers=2)
