@@ -9,7 +9,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -100,9 +100,10 @@ class Folder:
                         if entry.is_dir():
                             waiting.append(entry.path)
                         elif entry.is_file():
-                            found[entry.path] = _version(entry.stat())
+                            # what others remove meanwhile is not there; the rest of the folder is
+                            with suppress(FileNotFoundError):
+                                found[entry.path] = _version(entry.stat())
             except (FileNotFoundError, NotADirectoryError):
-                # what others remove meanwhile is not there
                 continue
         return found
 
@@ -118,8 +119,10 @@ class Folder:
         """Remove what writers that were killed a day ago or more left behind."""
         folder = self.root / INCOMING
         for path in folder.iterdir() if folder.is_dir() else ():
-            if path.name != LOCK and time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
-                path.unlink(missing_ok=True)
+            # housekeeping decides nothing: others rename theirs meanwhile, and may own what is old
+            with suppress(OSError):
+                if path.name != LOCK and time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
+                    path.unlink()
 
     def _is(self, path: str, version: str) -> bool:
         try:

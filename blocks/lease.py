@@ -315,7 +315,7 @@ def _renew_all(held: _Held) -> None:
                 item.renew_at = now + item.expiry_s / RENEWALS
                 try:
                     item.renew()
-                except (StoreError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 (without this thread all leases of the process are lost)
                     LOGGER.warning("The lease of %s could not be renewed: %s", item.document.subject, error)
         soonest = min((item.renew_at for item in leases), default=now + EXPIRY_S)
         held.wake.wait(max(soonest - time.monotonic(), 0.01))

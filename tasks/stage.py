@@ -156,6 +156,9 @@ def _run(
             product, seconds = _execute_somewhere(current, body, wanted, arguments, store)
             record = wanted.model_copy(update={"product": product})
             store.put_bytes(keys.record(name, subject), record.model_dump_json(indent=1).encode())
+    except RunStoppedError:
+        # the error that stopped the run was told; what waited behind it did not fail
+        raise
     except DataError as error:
         current.tell(StageEvent(name, subject, Outcome.SET_ASIDE, time.monotonic() - started, reason=str(error)))
         raise
