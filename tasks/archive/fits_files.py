@@ -228,9 +228,14 @@ def open_fits(store: DataStore, ref: ProductRef, *, checksum: bool = True) -> It
             if isinstance(error, OSError) and error.errno is not None:
                 # the disk or the network failed, not the file: this may pass
                 raise StoreError(f"{store.url}: cannot read {ref.key}: {error}") from error
-            raise BadFileError(
+            refusal = BadFileError(
                 f"{ref.key} ({ref.size} bytes) cannot be read as FITS: {error}. It may be truncated; copy it again."
-            ) from _picklable(error)
+            )
+            try:
+                raise refusal from _picklable(error)
+            finally:
+                # tblib, which Dask brings, pickles the context of an error as well as its cause
+                refusal.__context__ = None
 
 
 def _picklable(error: Exception) -> Exception:
