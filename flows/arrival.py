@@ -127,7 +127,7 @@ _successions: dict[UUID, Succession] = {}
 def call_successor(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
     """Announce a waiting exposure again when a run has ended, so that the next run starts now.
 
-    An event that comes while a run is ending would start a run that Prefect cancels, as only one may run at a time.
+    An event that comes while a run is ending may start a run that finds this one alive, and ends at once.
     """
     succession = _successions.pop(flow_run.id, None)
     note = succession.needed_by() if succession else None
