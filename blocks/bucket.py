@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import random
 import threading
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -23,12 +25,13 @@ import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.asyn import sync
 
-from blocks.objects import ABANDONED_AFTER_S, Found
+from blocks.objects import ABANDONED_AFTER_S, PROBE, PROBES_ABANDONED_AFTER_S, Found, LocalCopyError
 from blocks.ranged import PIECE_BYTES, RangedFile, pieces
-from blocks.s3_access import S3Access, explain, is_refused, may_pass, status_of
+from blocks.s3_access import S3Access, code_of, explain, is_refused, may_pass, status_of
 
 T = TypeVar("T")
 Answer = dict[str, Any]
+Part = Callable[[int, int], bytes]
 
 MULTIPART_BYTES = 32 << 20
 PART_BYTES = 16 << 20
@@ -37,10 +40,20 @@ AT_ONCE = 4
 # slower than this is as good as hanging
 SLOWEST_BYTES_PER_S = 128 << 10
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
-PROBE = "probe-conditions-"
+# writers of one key that see each other's objects write again
+WRITES = 3
 
 _conditions: dict[tuple[str | None, str], bool] = {}
 _asking = threading.Lock()
+
+
+def _after_fork() -> None:
+    # a thread of the parent may have been asking
+    global _asking
+    _asking = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,8 @@ class Bucket:
     def find(self, path: str) -> Found:
         """Look up one object."""
         answer = self._ask("head_object", path)
-        return Found(int(answer["ContentLength"]), str(answer["ETag"]), answer.get("Metadata", {}).get("sha256", ""))
+        sha256, modified = answer.get("Metadata", {}).get("sha256", ""), answer["LastModified"].astimezone(UTC)
+        return Found(int(answer["ContentLength"]), str(answer["ETag"]), sha256, modified)
 
     def open(self, path: str, doing: str) -> BinaryIO:
         """Open an object for reading at any position; only what is read is fetched."""
@@ -72,14 +86,26 @@ class Bucket:
         return b"".join(parts[start] for start in sorted(parts)), version
 
     def download(self, path: str, target: Path) -> str:
-        """Copy an object to a local file and return the version that it is."""
-        with target.open("wb") as handle:
+        """Copy an object to a local file and return the version that it is.
 
-            def write(start: int, data: bytes) -> None:
+        Raises
+        ------
+        LocalCopyError
+            If the file cannot be written.
+        """
+        with _here():
+            handle = target.open("wb")
+
+        def write(start: int, data: bytes) -> None:
+            with _here():
                 handle.seek(start)
                 handle.write(data)
 
+        try:
             return self._run(self._copy, path, write)
+        finally:
+            with _here():
+                handle.close()
 
     async def _copy(self, path: str, write: Callable[[int, bytes], object]) -> str:
         """Fetch an object in pieces, a few at a time, all of the same version."""
@@ -125,31 +151,54 @@ class Bucket:
 
     def put(self, path: str, data: bytes, sha256: str) -> None:
         """Publish bytes, replacing what was there."""
-        if len(data) > MULTIPART_BYTES:
-            self._run(self._put_parts, path, len(data), lambda start, end: data[start:end], sha256)
-        else:
-            self._ask("put_object", path, len(data), Body=data, Metadata={"sha256": sha256})
-        self._verify(path, len(data), sha256)
+        self._put(path, len(data), lambda start, end: data[start:end], sha256)
 
     def put_file(self, path: str, source: Path, sha256: str) -> None:
         """Publish a local file, replacing what was there."""
-        size = source.stat().st_size
-        if size <= MULTIPART_BYTES:
-            self.put(path, source.read_bytes(), sha256)
-            return
         with source.open("rb") as handle:
 
             def part(start: int, end: int) -> bytes:
                 handle.seek(start)
                 return handle.read(end - start)
 
-            self._run(self._put_parts, path, size, part, sha256)
-        self._verify(path, size, sha256)
+            self._put(path, source.stat().st_size, part, sha256)
 
-    async def _put_parts(self, path: str, size: int, part: Callable[[int, int], bytes], sha256: str) -> None:
+    def _put(self, path: str, size: int, part: Part, sha256: str) -> str | None:
+        """Publish, and see whether the service has it.
+
+        Returns
+        -------
+        str or None
+            The version that it is; none if another writer has replaced it since.
+        """
+        problem = ""
+        seen: tuple[object, ...] = ()
+        for _ in range(WRITES):
+            metadata = {"sha256": sha256, "attempt": uuid.uuid4().hex}
+            if size > MULTIPART_BYTES:
+                self._run(self._put_parts, path, size, part, metadata)
+            else:
+                self._ask("put_object", path, size, Body=part(0, size), Metadata=metadata)
+            try:
+                found = self._ask("head_object", path)
+            except FileNotFoundError:
+                problem = "the service accepted it but does not have it"
+                continue
+            there, other = found.get("Metadata", {}), int(found["ContentLength"])
+            if there.get("attempt") == metadata["attempt"] and other == size:
+                return str(found["ETag"])
+            if (there.get("sha256"), other) == (sha256, size):
+                return None
+            before, seen = seen, (found["ETag"], there.get("attempt"), found["LastModified"])
+            if before and before != seen:
+                # it came while we wrote, and so as if after us; what was there before may hide a write that was lost
+                return None
+            problem = f"the service has {other} bytes of it with other contents, {size} were written"
+        raise OSError(f"{problem} (written {WRITES} times)")
+
+    async def _put_parts(self, path: str, size: int, part: Part, metadata: dict[str, str]) -> None:
         """Upload in parts; nothing of it is visible before the last request, and nothing stays if one fails."""
         step = max(PART_BYTES, -(-size // MAX_PARTS))
-        metadata = {"sha256": sha256, "attempt": uuid.uuid4().hex}
         begun = await self._tried(lambda: self._send("create_multipart_upload", path, Metadata=metadata))
         upload = {"UploadId": begun["UploadId"]}
         gate = asyncio.Semaphore(AT_ONCE)
@@ -176,59 +225,54 @@ class Bucket:
         whole = {"MultipartUpload": {"Parts": parts}}
         try:
             await self._tried(lambda: self._send("complete_multipart_upload", path, **upload, **whole))
-        except FileNotFoundError:
+        except OSError as error:
             # an answer that was lost on the way: the first attempt has completed the upload, which is gone since
-            if not await self._is_mine(path, attempt):
+            is_gone = code_of(error.__cause__) == "NoSuchUpload"
+            if not is_gone or await self._version_of(path, attempt) is None:
                 raise
 
-    def _verify(self, path: str, size: int, sha256: str) -> None:
-        try:
-            found = self.find(path)
-        except FileNotFoundError as error:
-            raise OSError("the service accepted it but does not have it") from error
-        if (found.size, found.sha256) != (size, sha256):
-            raise OSError(f"the service has {found.size} bytes of it with other contents, {size} were written")
-
-    def put_new(self, path: str, data: bytes, sha256: str) -> bool:
-        """Publish bytes unless there is an object already; tell whether they were published."""
+    def put_new(self, path: str, data: bytes, sha256: str) -> str | None:
+        """Publish bytes unless there is an object already; return the version that they are, none if there was one."""
         if self.honours_conditions():
             return self._run(self._put_conditionally, path, data, sha256, {"IfNoneMatch": "*"})
         try:
             self.find(path)
         except FileNotFoundError:
-            self.put(path, data, sha256)
-            return True
-        return False
+            return self._put(path, len(data), lambda start, end: data[start:end], sha256)
+        return None
 
-    def put_if_unchanged(self, path: str, data: bytes, sha256: str, version: str) -> bool:
-        """Publish bytes in the place of one version of an object; tell whether they were published."""
+    def put_if_unchanged(self, path: str, data: bytes, sha256: str, version: str) -> str | None:
+        """Publish bytes in the place of one version of an object; return the version that they are, or none."""
         if self.honours_conditions():
             return self._run(self._put_conditionally, path, data, sha256, {"IfMatch": version})
         try:
             unchanged = self.find(path).version == version
         except FileNotFoundError:
-            return False
-        if unchanged:
-            self.put(path, data, sha256)
-        return unchanged
+            return None
+        return self._put(path, len(data), lambda start, end: data[start:end], sha256) if unchanged else None
 
-    async def _put_conditionally(self, path: str, data: bytes, sha256: str, condition: Answer) -> bool:
+    async def _put_conditionally(self, path: str, data: bytes, sha256: str, condition: Answer) -> str | None:
         metadata = {"sha256": sha256, "attempt": uuid.uuid4().hex}
         try:
-            await self._tried(lambda: self._send("put_object", path, Body=data, Metadata=metadata, **condition))
+            answer = await self._tried(
+                lambda: self._send("put_object", path, Body=data, Metadata=metadata, **condition), len(data)
+            )
         except OSError as error:
             if not is_refused(error.__cause__):
                 raise
             # refused, perhaps because of our own first attempt, whose answer was lost on the way
-            return await self._is_mine(path, metadata["attempt"])
-        return True
+            return await self._version_of(path, metadata["attempt"])
+        if "ETag" not in answer:
+            raise OSError("the service answered without saying what it has")
+        return str(answer["ETag"])
 
-    async def _is_mine(self, path: str, attempt: str) -> bool:
+    async def _version_of(self, path: str, attempt: str) -> str | None:
+        """Return the version of an object if it is what an attempt has written."""
         try:
             answer = await self._tried(lambda: self._send("head_object", path))
         except FileNotFoundError:
-            return False
-        return bool(answer.get("Metadata", {}).get("attempt") == attempt)
+            return None
+        return str(answer["ETag"]) if answer.get("Metadata", {}).get("attempt") == attempt else None
 
     def honours_conditions(self) -> bool:
         """Tell whether the service refuses a write whose condition is not met; asked once per process and bucket."""
@@ -236,7 +280,7 @@ class Bucket:
         place = (self.access.endpoint_url, bucket)
         with _asking:
             if place not in _conditions:
-                _conditions[place] = self._run(self._try_conditions, f"{self.name}/{PROBE}{uuid.uuid4().hex}")
+                _conditions[place] = self._run(self._try_conditions, f"{self.name}/probe-conditions-{uuid.uuid4().hex}")
             return _conditions[place]
 
     async def _try_conditions(self, path: str) -> bool:
@@ -263,7 +307,8 @@ class Bucket:
 
     def remove(self, path: str) -> None:
         """Remove an object; that there is none is fine."""
-        self._ask("delete_object", path)
+        with suppress(FileNotFoundError):
+            self._ask("delete_object", path)
 
     def remove_if_unchanged(self, path: str, version: str) -> bool:
         """Remove one version of an object; tell whether it was removed."""
@@ -310,10 +355,16 @@ class Bucket:
             token = {"ContinuationToken": page["NextContinuationToken"]} if page.get("IsTruncated") else {}
         return pages
 
-    def clear_abandoned(self) -> None:
-        """Abort multipart uploads that were begun a day ago or more, if the service lets us."""
-        bucket, _, prefix = self.name.partition("/")
-        before = datetime.now(UTC) - timedelta(seconds=ABANDONED_AFTER_S)
+    def clear_abandoned(self, path: str) -> None:
+        """Abort uploads that were begun a day ago or more, if the service lets us, and remove probes of last week."""
+        now = datetime.now(UTC)
+        bucket, _, prefix = path.partition("/")
+        for page in self._run(self._pages, path, {"Prefix": f"{prefix}/probe-" if prefix else "probe-"}):
+            for item in page.get("Contents", ()):
+                old = item["LastModified"] < now - timedelta(seconds=PROBES_ABANDONED_AFTER_S)
+                if old and PROBE.fullmatch(str(item["Key"]).rsplit("/", 1)[-1]):
+                    self.remove(f"{bucket}/{item['Key']}")
+        before = now - timedelta(seconds=ABANDONED_AFTER_S)
         try:
             begun = self._ask("list_multipart_uploads", f"{bucket}/", Prefix=f"{prefix}/" if prefix else "")
             for upload in begun.get("Uploads", ()):
@@ -354,6 +405,15 @@ class Bucket:
             pause_s = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S)
             # else clients that failed together come back together
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+
+
+@contextmanager
+def _here() -> Iterator[None]:
+    """Tell errors of this machine's files from those of the service."""
+    try:
+        yield
+    except OSError as error:
+        raise LocalCopyError(str(error)) from error
 
 
 async def _all(work: Any) -> list[Any]:  # noqa: ANN401 (any coroutines)

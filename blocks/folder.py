@@ -11,15 +11,17 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO
 
-from blocks.objects import ABANDONED_AFTER_S, Found
+from blocks.objects import ABANDONED_AFTER_S, PROBE, PROBES_ABANDONED_AFTER_S, Found
 
 INCOMING = ".incoming"
 LOCK = "lock"
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
+NO_LINKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EMLINK}
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Folder:
         status = os.stat(path)  # noqa: PTH116 (Path.stat follows the same call)
         if not S_ISREG(status.st_mode):
             raise FileNotFoundError(path)
-        return Found(status.st_size, _version(status), "")
+        return Found(status.st_size, _version(status), "", datetime.fromtimestamp(status.st_mtime, UTC))
 
     def open(self, path: str, doing: str) -> BinaryIO:
         """Open an object for reading at any position."""
@@ -47,39 +49,41 @@ class Folder:
 
     def put(self, path: str, data: bytes, sha256: str) -> None:
         """Publish bytes, replacing what was there."""
-        with self._written(data) as temporary:
-            _rename(temporary, Path(path))
+        with self._incoming() as temporary:
+            temporary.write_bytes(data)
+            with self._ready(temporary, Path(path)):
+                temporary.replace(path)
 
     def put_file(self, path: str, source: Path, sha256: str) -> None:
         """Publish a local file, replacing what was there."""
         with self._incoming() as temporary:
             shutil.copyfile(source, temporary)
-            _rename(temporary, Path(path))
+            with self._ready(temporary, Path(path)):
+                temporary.replace(path)
 
-    def put_new(self, path: str, data: bytes, sha256: str) -> bool:
-        """Publish bytes unless there is an object already; tell whether they were published."""
-        target = Path(path)
-        with self._written(data) as temporary:
-            _flush(temporary)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                # unlike a rename, a link refuses to replace
-                os.link(temporary, target)
-            except FileExistsError:
-                return False
-        return True
+    def put_new(self, path: str, data: bytes, sha256: str) -> str | None:
+        """Publish bytes unless there is an object already; return the version that they are, none if there was one."""
+        with self._incoming() as temporary:
+            temporary.write_bytes(data)
+            version = _version(temporary.stat())
+            with self._ready(temporary, Path(path)):
+                return version if _create(temporary, Path(path)) else None
 
-    def put_if_unchanged(self, path: str, data: bytes, sha256: str, version: str) -> bool:
-        """Publish bytes in the place of one version of an object; tell whether they were published."""
-        with self._written(data) as temporary, self._alone():
-            if not self._is(path, version):
-                return False
-            _rename(temporary, Path(path))
-        return True
+    def put_if_unchanged(self, path: str, data: bytes, sha256: str, version: str) -> str | None:
+        """Publish bytes in the place of one version of an object; return the version that they are, or none."""
+        with self._incoming() as temporary:
+            temporary.write_bytes(data)
+            new = _version(temporary.stat())
+            with self._ready(temporary, Path(path)):
+                if not self._is(path, version):
+                    return None
+                temporary.replace(path)
+        return new
 
     def remove(self, path: str) -> None:
         """Remove an object; that there is none is fine."""
-        Path(path).unlink(missing_ok=True)
+        with self._alone():
+            Path(path).unlink(missing_ok=True)
 
     def remove_if_unchanged(self, path: str, version: str) -> bool:
         """Remove one version of an object; tell whether it was removed."""
@@ -115,14 +119,14 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def clear_abandoned(self) -> None:
-        """Remove what writers that were killed a day ago or more left behind."""
-        folder = self.root / INCOMING
-        for path in folder.iterdir() if folder.is_dir() else ():
-            # housekeeping decides nothing: others rename theirs meanwhile, and may own what is old
-            with suppress(OSError):
-                if path.name != LOCK and time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
-                    path.unlink()
+    def clear_abandoned(self, path: str) -> None:
+        """Remove what killed writers left behind, and after a week the probes in the collection at a path."""
+        for file in _files(self.root / INCOMING):
+            if file.name != LOCK:
+                _remove_if_older(file, ABANDONED_AFTER_S)
+        for file in _files(Path(path)):
+            if PROBE.fullmatch(file.name):
+                _remove_if_older(file, PROBES_ABANDONED_AFTER_S)
 
     def _is(self, path: str, version: str) -> bool:
         try:
@@ -132,7 +136,7 @@ class Folder:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep other conditional writers out, on this machine and on others that share the folder."""
+        """Keep other writers out, on this machine and on others that share the folder."""
         folder = self.root / INCOMING
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / LOCK).open("ab") as handle:
@@ -145,10 +149,13 @@ class Folder:
             yield
 
     @contextmanager
-    def _written(self, data: bytes) -> Iterator[Path]:
-        with self._incoming() as temporary:
-            temporary.write_bytes(data)
-            yield temporary
+    def _ready(self, temporary: Path, target: Path) -> Iterator[None]:
+        """Keep other writers out while a file that is on the disk is put into its place."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        with self._alone():
+            yield
 
     @contextmanager
     def _incoming(self) -> Iterator[Path]:
@@ -162,15 +169,31 @@ class Folder:
             temporary.unlink(missing_ok=True)
 
 
-def _rename(temporary: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _flush(temporary)
-    temporary.replace(target)
+def _create(temporary: Path, target: Path) -> bool:
+    """Put a file into a place where there is none, while other writers are kept out."""
+    try:
+        # unlike a rename, a link refuses to replace, also where there are no locks
+        os.link(temporary, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if os.path.lexists(target):
+            return False
+        temporary.replace(target)
+    return True
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())
+def _files(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _remove_if_older(path: Path, seconds: float) -> None:
+    # housekeeping decides nothing: others rename theirs meanwhile, and may own what is old
+    with suppress(OSError):
+        if time.time() - path.stat().st_mtime > seconds:
+            path.unlink()
 
 
 def _version(status: os.stat_result) -> str:

@@ -8,18 +8,19 @@ what keeps products right: these are published whole and come out the same whoev
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from blocks.process_identity import ProcessIdentity, after_fork, this_process
+from blocks.process_identity import ProcessIdentity, this_process
 from blocks.store import DataStore, ObjectNotFoundError, StoreError
 
 FOLDER = "leases"
@@ -88,7 +89,8 @@ class Lease:
 
     def _renew(self) -> None:
         document = self.document.model_copy(update={"renewed": datetime.now(UTC)})
-        if not self.store.put_if_unchanged(self.key, _json(document), self.version):
+        version = self.store.put_if_unchanged(self.key, _json(document), self.version)
+        if version is None:
             seen = _read(self.store, self.key)
             # refused because of our own renewal, whose answer was lost on the way
             self.lost = seen is None or seen[0] is None or seen[0].token != self.document.token
@@ -97,7 +99,7 @@ class Lease:
             elif seen is not None:
                 self.version = seen[1]
             return
-        self.document, self.version = document, self.store.version(self.key)
+        self.document, self.version = document, version
 
     def release(self) -> None:
         """Remove the lease, if it is still this one."""
@@ -127,7 +129,7 @@ def _forget() -> None:
     _held = _Held()
 
 
-after_fork(_forget)
+os.register_at_fork(after_in_child=_forget)
 
 
 @contextmanager
@@ -169,7 +171,7 @@ def lease(
     StoreError
         If the store cannot be used now.
     """
-    place = (store.url, name)
+    place = (store.place, name)
     mine = _again(place, owner) or _acquire(store, name, owner, wait_s, on_wait, expiry_s, yields)
     try:
         yield mine
@@ -218,12 +220,19 @@ def _acquire(
             # waiters that began together do not ask together for ever
             time.sleep(min(pause_s, expiry_s / 4) * random.uniform(0.5, 1.0))
             pause_s = min(pause_s * 1.5, LONGEST_POLL_S)
-        mine.version = store.version(key)
-    except BaseException:
+    except LeaseHeldError:
         _held.tokens.discard(document.token)
         raise
+    except BaseException:
+        _held.tokens.discard(document.token)
+        # what was written although no answer came would keep others waiting
+        mine.store = _impatient(store)
+        with suppress(StoreError):
+            mine.release()
+        raise
+    mine.store = _impatient(store)
     with _held.lock:
-        _held.leases[(store.url, name)] = mine
+        _held.leases[(store.place, name)] = mine
     _keep_renewing(mine)
     return mine
 
@@ -242,7 +251,7 @@ class _Watch:
     def __init__(self, expiry_s: float) -> None:
         self.holder: LeaseOwner | None = None
         self.lives = False
-        """Whether the holder is known to live: it runs on this machine, or has renewed while we watched."""
+        """Whether the holder is known to live: it has renewed while we watched, or lately on this machine."""
         self._expiry_s = expiry_s
         self._seen = b""
         self._since = 0.0
@@ -253,7 +262,9 @@ class _Watch:
             self._seen, self._since, self.holder = data, time.monotonic(), holder
         if holder is not None:
             alive = holder.process.is_alive()
-            self.lives = self.lives or alive is True
+            # a process may live and have forgotten its lease; the clock is ours, as the machine is
+            age_s = abs((datetime.now(UTC) - holder.renewed).total_seconds())
+            self.lives = self.lives or (alive is True and age_s < self._expiry_s)
             if alive is False or (holder.process == this_process() and holder.token not in _held.tokens):
                 return True
         return time.monotonic() - self._since > self._expiry_s
@@ -261,21 +272,30 @@ class _Watch:
 
 def _try(mine: Lease, watch: _Watch) -> bool:
     """Create the lease, or take it from a dead owner; tell whether it is ours now."""
-    if mine.store.put_new(mine.key, _json(mine.document)):
-        mine.taken_from = None
+    new = mine.store.put_new(mine.key, _json(mine.document))
+    if new is not None:
+        mine.version, mine.taken_from = new, None
         return True
     try:
         data, version = mine.store.read_version(mine.key)
     except ObjectNotFoundError:
         return False
     holder = _parse(data)
+    if holder is not None and holder.token == mine.document.token:
+        # written by a request that was taken for lost
+        mine.version = version
+        return True
     if not watch.is_dead(data, holder):
         return False
     mine.taken_from = holder
-    return mine.store.put_if_unchanged(mine.key, _json(mine.document), version)
+    mine.version = mine.store.put_if_unchanged(mine.key, _json(mine.document), version) or ""
+    return mine.version != ""
 
 
 def _give_back(place: tuple[str, str], mine: Lease) -> None:
+    if mine.document.process != this_process():
+        # a child that was forked in the block leaves it, and its parent still works
+        return
     with _held.lock:
         mine.users -= 1
         if mine.users:
@@ -292,17 +312,20 @@ def _give_back(place: tuple[str, str], mine: Lease) -> None:
 
 def _keep_renewing(mine: Lease) -> None:
     mine.renew_at = time.monotonic() + mine.expiry_s / RENEWALS
-    mine.store = mine.store.model_copy(
-        update={
-            "timeout_s": min(mine.store.timeout_s, HEARTBEAT_TIMEOUT_S),
-            "attempts": min(mine.store.attempts, HEARTBEAT_ATTEMPTS),
-        }
-    )
     with _held.lock:
         if _held.thread is None or not _held.thread.is_alive():
             _held.thread = threading.Thread(target=_renew_all, args=(_held,), name="leases", daemon=True)
             _held.thread.start()
     _held.wake.set()
+
+
+def _impatient(store: DataStore) -> DataStore:
+    return store.model_copy(
+        update={
+            "timeout_s": min(store.timeout_s, HEARTBEAT_TIMEOUT_S),
+            "attempts": min(store.attempts, HEARTBEAT_ATTEMPTS),
+        }
+    )
 
 
 def _renew_all(held: _Held) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -12,6 +14,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 CHUNK_BYTES = 4 << 20
 ABANDONED_AFTER_S = 24 * 3600
+# a run may look for its own for as long as it lasts
+PROBES_ABANDONED_AFTER_S = 7 * 24 * 3600
+PROBE = re.compile(r"probe-(conditions-)?[0-9a-f]{32}")
 
 
 class StoreError(OSError):
@@ -24,6 +29,10 @@ class ObjectNotFoundError(StoreError):
 
 class StoreUnusableError(Exception):
     """The store cannot be written or reached at all: nothing is started."""
+
+
+class LocalCopyError(Exception):
+    """A copy of an object could not be written on this machine; the store is not to blame."""
 
 
 class BadKeyError(ValueError):
@@ -45,6 +54,8 @@ class Found(NamedTuple):
     version: str
     sha256: str
     """Checksum that was recorded with the object; empty if none was."""
+    modified: datetime
+    """When it was written, in UTC."""
 
 
 class Storage(Protocol):
@@ -70,12 +81,12 @@ class Storage(Protocol):
         """Publish a local file, replacing what was there."""
         ...
 
-    def put_new(self, path: str, data: bytes, sha256: str) -> bool:
-        """Publish bytes unless there is an object already; tell whether they were published."""
+    def put_new(self, path: str, data: bytes, sha256: str) -> str | None:
+        """Publish bytes unless there is an object already; return the version that they are, none if there was one."""
         ...
 
-    def put_if_unchanged(self, path: str, data: bytes, sha256: str, version: str) -> bool:
-        """Publish bytes in the place of one version of an object; tell whether they were published."""
+    def put_if_unchanged(self, path: str, data: bytes, sha256: str, version: str) -> str | None:
+        """Publish bytes in the place of one version of an object; return the version that they are, or none."""
         ...
 
     def remove(self, path: str) -> None:
@@ -94,19 +105,29 @@ class Storage(Protocol):
         """Return the names directly below a folder that are folders themselves."""
         ...
 
-    def clear_abandoned(self) -> None:
-        """Remove what writers that were killed a day ago or more left behind."""
+    def clear_abandoned(self, path: str) -> None:
+        """Remove what killed writers left behind, and after a week the probes in the collection at a path."""
         ...
 
 
 @contextmanager
-def translated(doing: str) -> Iterator[None]:
-    """Turn what the file systems raise into the store's errors; ``doing`` says what could not be done, and where."""
+def translated(doing: str, *, writing: bool = False) -> Iterator[None]:
+    """Turn what the file systems raise into the store's errors.
+
+    Parameters
+    ----------
+    doing
+        What could not be done, and where.
+    writing
+        Whether something was written: what is not there then is the place for it, and no object.
+    """
     try:
         yield
     except (StoreError, BadKeyError):
         raise
     except FileNotFoundError as error:
+        if writing:
+            raise StoreError(f"{doing}: {error}") from error
         raise ObjectNotFoundError(f"{doing}: there is no such object") from error
     except (OSError, BotoCoreError, ClientError, aiohttp.ClientError) as error:
         raise StoreError(f"{doing}: {str(error) or type(error).__name__}") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -47,11 +46,6 @@ class ProcessIdentity(BaseModel):
 def this_process() -> ProcessIdentity:
     """Return the identity of this process."""
     return _identity(os.getpid())
-
-
-def after_fork(forget: Callable[[], None]) -> None:
-    """Call a function in every child that this process forks."""
-    os.register_at_fork(after_in_child=forget)
 
 
 @functools.lru_cache(maxsize=1)

@@ -20,6 +20,9 @@ CONNECTIONS = 32
 MAY_PASS = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
 MAY_PASS_CODES = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "InternalError", "BadDigest"}
 
+# what else is answered with 404 says nothing of an object
+MAY_BE_ABSENT = {"HeadObject", "GetObject", "DeleteObject"}
+
 _file_systems: dict[tuple[int, S3Access], Any] = {}
 _opening = threading.Lock()
 
@@ -92,7 +95,9 @@ def code_of(error: BaseException | None) -> str:
 
 def is_refused(error: BaseException | None) -> bool:
     """Tell whether a write was refused because its condition is not met."""
-    return status_of(error) in {HTTPStatus.PRECONDITION_FAILED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}
+    # the bucket, too, may be what is not found
+    is_gone = status_of(error) == HTTPStatus.NOT_FOUND and code_of(error) == "NoSuchKey"
+    return is_gone or status_of(error) in {HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT}
 
 
 def may_pass(error: BaseException) -> bool:
@@ -113,8 +118,12 @@ def explain(error: BaseException, access: S3Access, attempts: int) -> OSError:
     code, status = code_of(error), status_of(error)
     if code == "NoSuchBucket":
         return OSError("there is no such bucket; create it, or correct the address of the store")
+    if code == "NoSuchUpload":
+        return OSError("the upload in parts is gone, as somebody has aborted it; write it again")
     if status == HTTPStatus.NOT_FOUND:
-        return FileNotFoundError("there is no such object")
+        if isinstance(error, ClientError) and error.operation_name in MAY_BE_ABSENT:
+            return FileNotFoundError("there is no such object")
+        return OSError(f"the service answered 404 {code}: it has no such place; correct the address of the store")
     tried = f" (tried {attempts} times)" if attempts > 1 else ""
     if isinstance(error, TimeoutError) or "timeout" in type(error).__name__.lower():
         return OSError(f"{access.endpoint_url or 'the S3 service'} did not answer in {access.timeout_s:g} s{tried}")

@@ -12,7 +12,8 @@ import re
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -25,6 +26,7 @@ from blocks.folder import Folder
 from blocks.objects import (
     CHUNK_BYTES,
     BadKeyError,
+    LocalCopyError,
     ObjectNotFoundError,
     Storage,
     StoredObject,
@@ -96,10 +98,14 @@ class DataStore(Block):
     @field_validator("root")
     @classmethod
     def _root_is_absolute(cls, value: str) -> str:
+        if not value:
+            raise ValueError("a store needs a folder, file:// or s3:// URL, and this one has none")
         if "://" in value:
-            scheme = value.split("://")[0]
+            scheme, _, place = value.partition("://")
             if scheme not in {"file", "s3"}:
                 raise ValueError(f"{value!r}: a store is a folder, file:// or s3://, not {scheme}://")
+            if not place.strip("/"):
+                raise ValueError(f"{value!r} names no {'bucket' if scheme == 's3' else 'folder'}")
             return value.rstrip("/")
         return str(Path(value).expanduser().resolve())
 
@@ -114,6 +120,11 @@ class DataStore(Block):
     def url(self) -> str:
         """Root and collection, for people."""
         return f"{self.root}/{self.collection}" if self.collection else self.root
+
+    @property
+    def place(self) -> str:
+        """What no other store has: endpoint, bucket or folder, and collection."""
+        return self._base if self.is_local else f"{self.endpoint_url or ''} {self._base}"
 
     @property
     def _base(self) -> str:
@@ -163,8 +174,8 @@ class DataStore(Block):
         key
             Which object.
         whole
-            Whether all of it will be read, so that it may come from the read cache; else, and without a cache, of an
-            object on S3 only what is read is fetched.
+            Whether all of it will be read, so that it may come from the read cache; else, and without a cache that
+            can be used, of an object on S3 only what is read is fetched.
 
         Raises
         ------
@@ -174,15 +185,24 @@ class DataStore(Block):
             If the store cannot be read now; later reads may raise it too.
         """
         path, doing = self._path(key), f"{self.url}: cannot read {key}"
-        if whole and self._cache is not None:
-            with self.local_copy(key) as copy:
-                # what is open stays readable when its name is gone
-                return copy.open("rb")
+        if whole:
+            # the folder of the cache may fail at any time, and what is open stays readable when its name is gone
+            with self._cached(key) as copy, suppress(OSError):
+                if copy is not None:
+                    return copy.open("rb")
         with translated(doing):
             return self._objects.open(path, doing)
 
-    def read_bytes(self, key: str) -> bytes:
+    def read_bytes(self, key: str, *, cached: bool = False) -> bytes:
         """Return the whole of an object.
+
+        Parameters
+        ----------
+        key
+            Which object.
+        cached
+            Whether it is large and read again, so that it may come from the read cache; a small one is fetched
+            faster than it is found there.
 
         Raises
         ------
@@ -191,10 +211,11 @@ class DataStore(Block):
         StoreError
             If the store cannot be read now.
         """
-        if self._cache is None:
-            return self.read_version(key)[0]
-        with self.local_copy(key) as path:
-            return path.read_bytes()
+        if cached:
+            with self._cached(key) as copy, suppress(OSError):
+                if copy is not None:
+                    return copy.read_bytes()
+        return self.read_version(key)[0]
 
     def read_version(self, key: str) -> tuple[bytes, str]:
         """Return the whole of an object and the version that it is; never from the cache."""
@@ -211,20 +232,35 @@ class DataStore(Block):
                 raise ObjectNotFoundError(f"{self.url}: cannot read {key}: there is no such object")
             yield Path(path)
             return
+        with self._cached(key) as copy:
+            if copy is not None:
+                yield copy
+                return
+        with tempfile.TemporaryDirectory(prefix="shearline-") as folder:
+            fetched = Path(folder) / key.rsplit("/", 1)[-1]
+            try:
+                with translated(doing):
+                    self._bucket.download(path, fetched)
+            except LocalCopyError as error:
+                raise StoreError(f"{doing}: {error}") from error
+            yield fetched
+
+    @contextmanager
+    def _cached(self, key: str) -> Iterator[Path | None]:
+        """Give a path at which a copy is kept on this machine; none without a cache whose folder can be used."""
+        cache = self._cache
+        if cache is None:
+            yield None
+            return
+        path, doing = self._path(key), f"{self.url}: cannot copy {key}"
 
         def download(target: Path) -> str:
             with translated(doing):
                 return self._bucket.download(path, target)
 
-        if self._cache is not None:
-            with translated(doing):
-                found = self._bucket.find(path)
-            with self._cache.copy(f"{self.endpoint_url or ''} {path}", found, download) as copy:
-                yield copy
-            return
-        with tempfile.TemporaryDirectory(prefix="shearline-") as folder:
-            copy = Path(folder) / key.rsplit("/", 1)[-1]
-            download(copy)
+        with translated(doing):
+            found = self._bucket.find(path)
+        with cache.copy(f"{self.place}/{key}", found, download) as copy:
             yield copy
 
     def stat(self, key: str) -> StoredObject:
@@ -259,6 +295,18 @@ class DataStore(Block):
         with translated(f"{self.url}: cannot look up {key}"):
             return self._objects.find(path).version
 
+    def modified(self, key: str) -> datetime:
+        """Return when an object was written, in UTC; by the clock of the S3 service, or of who wrote the file.
+
+        Raises
+        ------
+        ObjectNotFoundError
+            If there is no such object.
+        """
+        path = self._path(key)
+        with translated(f"{self.url}: cannot look up {key}"):
+            return self._objects.find(path).modified
+
     def list_versions(self, prefix: str = "") -> dict[str, str]:
         """Return the version of every object below a prefix, which is a folder name or empty, by sorted key."""
         base = self._path(prefix) if prefix else self._base
@@ -288,7 +336,7 @@ class DataStore(Block):
             If the store cannot be written now, or does not have what it said it has taken.
         """
         path, sha256 = self._path(key), hashlib.sha256(data).hexdigest()
-        with translated(f"{self.url}: cannot write {key}"):
+        with translated(f"{self.url}: cannot write {key}", writing=True):
             self._objects.put(path, data, sha256)
         return StoredObject(key, sha256, len(data))
 
@@ -304,32 +352,42 @@ class DataStore(Block):
         with source.open("rb") as handle:
             while chunk := handle.read(CHUNK_BYTES):
                 digest.update(chunk)
-        with translated(f"{self.url}: cannot write {key}"):
+        with translated(f"{self.url}: cannot write {key}", writing=True):
             self._objects.put_file(path, source, digest.hexdigest())
         return StoredObject(key, digest.hexdigest(), size)
 
-    def put_new(self, key: str, data: bytes) -> bool:
+    def put_new(self, key: str, data: bytes) -> str | None:
         """Publish bytes under a key unless there is an object already; of several writers one succeeds.
 
         Returns
         -------
-        bool
-            Whether it was published now.
+        str or None
+            The version that they are, as `version` says; none if there was an object, and nothing was published.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be written now; whether the bytes were published is then not known.
         """
         path = self._path(key)
-        with translated(f"{self.url}: cannot write {key}"):
+        with translated(f"{self.url}: cannot write {key}", writing=True):
             return self._objects.put_new(path, data, hashlib.sha256(data).hexdigest())
 
-    def put_if_unchanged(self, key: str, data: bytes, version: str) -> bool:
+    def put_if_unchanged(self, key: str, data: bytes, version: str) -> str | None:
         """Publish bytes in the place of one version of an object; of several writers one succeeds.
 
         Returns
         -------
-        bool
-            Whether it was published; if not, the object is gone or was written again since.
+        str or None
+            The version that they are; none if the object is gone or was written again since, and stays so.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be written now; whether the bytes were published is then not known.
         """
         path = self._path(key)
-        with translated(f"{self.url}: cannot write {key}"):
+        with translated(f"{self.url}: cannot write {key}", writing=True):
             return self._objects.put_if_unchanged(path, data, hashlib.sha256(data).hexdigest(), version)
 
     def remove(self, key: str) -> None:
@@ -347,7 +405,7 @@ class DataStore(Block):
     def probe(self) -> None:
         """Write, list, read and delete a small object, so that a useless store fails before any work.
 
-        What writers that were killed a day ago or more left behind is cleared away.
+        What writers left behind that were killed a day ago or more is cleared away, and probes that are a week old.
 
         Raises
         ------
@@ -360,7 +418,7 @@ class DataStore(Block):
             self.list_folders()
             back = self.read_version(key)[0]
             self.remove(key)
-            self._objects.clear_abandoned()
+            self._objects.clear_abandoned(self._base)
             if not self.is_local and not self._bucket.honours_conditions():
                 LOGGER.warning("%s", NO_CONDITIONS.format(url=self.url))
         except Exception as error:

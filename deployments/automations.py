@@ -17,26 +17,35 @@ from deployments.registration import Change
 from tasks.errors import ConfigError
 
 HEARTBEAT_S = 30
-"""Seconds between the heartbeats of a flow run, as the templates of the work pools set it."""
+"""Seconds between the heartbeats of a flow run, as ``prefect.yaml`` sets it for every deployment."""
 
-SILENCE_S = 3 * HEARTBEAT_S
-"""Seconds without a heartbeat after which a flow run counts as dead."""
+SILENCE_S = 8 * HEARTBEAT_S
+"""Seconds without a heartbeat after which a flow run counts as dead: more than the 180 s between two of Prefect's own,
+so that a run which was not told ours is not taken for dead."""
 
-ENDED = tuple(f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed"))
+TAG = "shearline"
+"""Tag of every deployment of ``prefect.yaml``, and so of its runs."""
+
+ENDED = tuple(f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "TimedOut", "Cancelled", "Crashed"))
 
 
-def crash_zombies(silence_s: float = SILENCE_S) -> AutomationCore:
-    """Return the automation that marks flow runs as crashed whose heartbeat stopped.
+def crash_zombies(name: str = "shearline zombies", silence_s: float = SILENCE_S) -> AutomationCore:
+    """Return the automation that marks runs of the deployments as crashed whose heartbeat stopped.
 
-    A run whose process was killed together with its worker says nothing, and would stay Running for good.
+    A run whose process was killed together with its worker says nothing, and would stay Running for good. Runs without
+    the tag are left alone: on a server that others use too, nobody knows how often they send heartbeats.
     """
     return AutomationCore(
-        name="shearline zombies",
-        description="Mark flow runs as crashed whose heartbeat stopped: the machine or the worker died with them.",
+        name=name,
+        description="Mark runs of Shearline as crashed whose heartbeat stopped: the machine or the worker died.",
         trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
+            # also of a run that dies before its first heartbeat has arrived
+            after={"prefect.flow-run.Running", "prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.heartbeat", *ENDED},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.role": ["tag"], "prefect.resource.id": [f"prefect.tag.{TAG}"]}
+            ),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,

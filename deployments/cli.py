@@ -12,7 +12,6 @@ import typer
 from flows.cli import app
 from flows.cli.shell import (
     Changes,
-    Collection,
     Exit,
     RunnerKind,
     Scheduler,
@@ -41,6 +40,12 @@ Results = Annotated[
     str | None, typer.Option("--results", help="s3:// URL where Prefect keeps the results of flow runs.")
 ]
 MakeBuckets = Annotated[bool, typer.Option("--make-buckets", help="Create S3 buckets that are missing.")]
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace", envvar="SHEARLINE_REPLACE", help="Let the survey take the place of another one on the server."
+    ),
+]
 
 blocks_app = typer.Typer(no_args_is_help=True, help="Blocks in the Prefect server: stores and reference caches.")
 app.add_typer(blocks_app, name="blocks")
@@ -57,29 +62,43 @@ def blocks_register(
         typer.Option("--cache", metavar="NAME=URL", help="Save a cache of CRDS reference files; repeatable."),
     ] = None,
     results: Results = None,
-    collection: Annotated[str, typer.Option("--collection", help="Collection of the stores.")] = "",
+    collection: Annotated[
+        str | None, typer.Option("--collection", help="Collection of the stores; none for the root itself.")
+    ] = None,
     observatory: Annotated[str | None, typer.Option("--observatory", help="Observatory of the caches.")] = None,
-    context: Annotated[str, typer.Option("--context", help="CRDS context of the caches; none: operational.")] = "",
+    context: Annotated[
+        str | None, typer.Option("--context", help="CRDS context of the caches; none: operational.")
+    ] = None,
     endpoint_url: Endpoint = None,
     access_key: AccessKey = None,
     secret_key_from: SecretFrom = None,
     make_buckets: MakeBuckets = False,
 ) -> None:
-    """Make the block types known to the server, and save stores, caches and results under names."""
+    """Make the block types known to the server, and save stores, caches and results under names.
+
+    A block that is there keeps what is not given.
+    """
 
     def work() -> None:
-        server_needed()
+        from deployments.options import named, refuse_unused_access, refuse_without, s3_access
         from deployments.registration import make_bucket, make_cache, make_store, register_types, save_block
+        from deployments.server import check_server
         from tasks.errors import ConfigError
 
         access = s3_access(endpoint_url, access_key, secret_key_from)
-        changes = register_types()
-        for name, url in map(named, stores or ()):
-            changes += make_bucket(url, access) if make_buckets else []
-            changes.append(save_block(make_store(url, collection, access), name))
+        stores_named, caches_named = [named(text) for text in stores or ()], [named(text) for text in caches or ()]
         if caches and not observatory:
             raise ConfigError("--cache needs --observatory, such as jwst.")
-        for name, url in map(named, caches or ()):
+        refuse_without("--collection", collection, "--store", stores)
+        refuse_without("--observatory", observatory, "--cache", caches)
+        refuse_without("--context", context, "--cache", caches)
+        refuse_unused_access(access, make_buckets, [results, *(url for _, url in stores_named + caches_named)])
+        check_server()
+        changes = register_types()
+        for name, url in stores_named:
+            changes += make_bucket(url, access) if make_buckets else []
+            changes.append(save_block(make_store(url, collection, access), name))
+        for name, url in caches_named:
             changes.append(save_block(make_cache(url, observatory or "", context, access), name))
         changes += results_saved(results, access, make_buckets)
         print_changes(changes)
@@ -93,7 +112,10 @@ def deploy(
     changes: Changes = None,
     store: StoreBlock = "products",
     raw: RawBlock = "raw",
-    collection: Collection = "main",
+    collection: Annotated[
+        str | None,
+        typer.Option("--collection", help="Collection of the products; none: that of the block, at first `main`."),
+    ] = None,
     pool: PoolName = "shearline",
     pool_type: Annotated[str, typer.Option("--pool-type", help="`process`, `docker` or `kubernetes`.")] = "process",
     image: Annotated[str | None, typer.Option("--image", help="Container image of the runs.")] = None,
@@ -106,6 +128,7 @@ def deploy(
     scheduler: Scheduler = None,
     results: Results = None,
     paused: Annotated[bool, typer.Option("--paused", help="Leave schedules and triggers switched off.")] = False,
+    replace: Replace = False,
     endpoint_url: Endpoint = None,
     access_key: AccessKey = None,
     secret_key_from: SecretFrom = None,
@@ -114,16 +137,19 @@ def deploy(
     """Deploy the flows with the settings of a survey: work pool, deployments, schedules and automations."""
 
     def work() -> None:
-        server_needed()
         from deployments.declared import pool_type_of
         from deployments.deploy import Target
         from deployments.deploy import deploy as deploy_survey
+        from deployments.options import refuse_collection_of_block, refuse_unused_access, s3_access
         from deployments.registration import make_bucket, store_block
+        from deployments.server import check_server, refuse_another_survey
         from flows.config import load_survey
 
         config = load_survey(survey, changes or ())
         where = make_runner(runner, workers, scheduler)
         access = s3_access(endpoint_url, access_key, secret_key_from)
+        refuse_collection_of_block(collection, store)
+        refuse_unused_access(access, make_buckets, (store, raw, results))
         target = Target(
             pool=pool,
             pool_type=pool_type_of(pool_type),
@@ -133,6 +159,9 @@ def deploy(
             results=results is not None,
             active=not paused,
         )
+        check_server()
+        if not replace:
+            refuse_another_survey(config.name)
         done = [change for url in (store, raw) for change in (make_bucket(url, access) if make_buckets else ())]
         store_name, saved = store_block(store, "products", collection, access)
         raw_name, raw_saved = store_block(raw, "raw", "", access)
@@ -153,6 +182,7 @@ def up(
     runs: Annotated[int, typer.Option("--runs", min=1, help="Flow runs at the same time.")] = 2,
     simulate: Annotated[bool, typer.Option("--simulate", help="Simulate the survey's raw exposures first.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Also look for files that arrive in the raw store.")] = False,
+    replace: Replace = False,
 ) -> None:
     """Start server, worker and a store on this machine to try Shearline; Ctrl-C stops everything."""
     from deployments.up import Place, claimed
@@ -168,51 +198,12 @@ def up(
     def work() -> None:
         with claimed(place):
             # all of Prefect and of the numerics, which takes seconds
-            from deployments.trial import run_trial
+            from deployments.trial import Trial, run_trial
 
-            run_trial(place, survey, changes or (), workers, runs, simulate, watch, typer.echo)
+            trial = Trial(survey, tuple(changes or ()), workers, runs, simulate, watch, replace)
+            run_trial(place, trial, typer.echo)
 
     guarded(work)
-
-
-def server_needed() -> None:
-    """Refuse to work without a Prefect server that stays.
-
-    Raises
-    ------
-    ConfigError
-        If no address of an API is set.
-    """
-    from prefect.settings import get_current_settings
-
-    from tasks.errors import ConfigError
-
-    if not get_current_settings().api.url:
-        raise ConfigError(
-            "There is no Prefect server to deploy to: set PREFECT_API_URL, such as http://127.0.0.1:4200/api, "
-            "or start one with `shearline up`."
-        )
-
-
-def s3_access(endpoint_url: str | None, access_key: str | None, secret_key_from: str | None) -> S3Access:
-    """Return how S3 is reached; the secret comes from the environment, as a command line can be read by others.
-
-    Raises
-    ------
-    ConfigError
-        If the variable is not set, or one of the two keys is missing.
-    """
-    from pydantic import SecretStr
-
-    from deployments.registration import S3Access
-    from tasks.errors import ConfigError
-
-    secret = os.environ.get(secret_key_from) if secret_key_from else None
-    if secret_key_from and not secret:
-        raise ConfigError(f"--secret-key-from {secret_key_from}: that environment variable is not set.")
-    if (access_key is None) != (secret is None):
-        raise ConfigError("--access-key and --secret-key-from belong together: give both, or none of them.")
-    return S3Access(endpoint_url, access_key, SecretStr(secret) if secret else None)
 
 
 def results_saved(url: str | None, access: S3Access, make_buckets: bool) -> list[Change]:
@@ -224,22 +215,6 @@ def results_saved(url: str | None, access: S3Access, make_buckets: bool) -> list
         return []
     change = save_block(make_results(url, access.endpoint_url), RESULTS_BLOCK)
     return [*(make_bucket(url, access) if make_buckets else []), change]
-
-
-def named(text: str) -> tuple[str, str]:
-    """Return name and URL of ``NAME=URL``.
-
-    Raises
-    ------
-    ConfigError
-        If one of the two is missing.
-    """
-    from tasks.errors import ConfigError
-
-    name, _, url = text.partition("=")
-    if not name or not url:
-        raise ConfigError(f"{text!r} is not of the form NAME=URL, such as products=s3://bucket/products.")
-    return name, url
 
 
 def print_changes(changes: Sequence[Change]) -> None:

@@ -69,6 +69,9 @@ class Pool(Declared):
     work_queue_name: str
     """Queue of the pool."""
 
+    job_variables: dict[str, Any] = Field(default_factory=dict)
+    """What the runs get beyond the template of the pool, such as environment variables."""
+
 
 class Deployment(Declared):
     """One deployment of one flow."""

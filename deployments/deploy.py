@@ -190,18 +190,18 @@ def _wanted(
         "concurrency_options": ConcurrencyOptions(collision_strategy=limit.collision_strategy) if limit else None,
         "work_pool_name": target.pool,
         "work_queue_name": deployment.work_pool.work_queue_name,
-        "job_variables": _job_variables(target),
+        "job_variables": _job_variables(deployment, target),
         "paused": False,
     }
 
 
-def _job_variables(target: Target) -> dict[str, Any]:
-    environment = dict(target.environment)
+def _job_variables(deployment: Deployment, target: Target) -> dict[str, Any]:
+    declared = deployment.work_pool.job_variables
+    environment = {**declared.get("env", {}), **target.environment}
     if target.results:
         environment["PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK"] = f"remote-file-system/{RESULTS_BLOCK}"
         environment["PREFECT_RESULTS_PERSIST_BY_DEFAULT"] = "true"
-    variables: dict[str, Any] = {"env": environment} if environment else {}
-    return variables | ({"image": target.image} if target.image else {})
+    return {**declared, "env": environment} | ({"image": target.image} if target.image else {})
 
 
 def _schedule(schedule: Schedule, target: Target) -> DeploymentScheduleCreate:

@@ -81,12 +81,16 @@ def guard(mark: str, lines: Iterable[str]) -> None:
     mark
         What the environment of the processes has.
     lines
-        Identifiers of the services; a service that was started again is on a line of its own, after its name.
+        Name and process of every service that was started, also when it was started again; the name alone of one that
+        has ended for good.
     """
     services: dict[str, int] = {}
     for line in lines:
-        name, number = line.split()
-        services[name] = int(number)
+        name, _, number = line.strip().partition(" ")
+        if number:
+            services[name] = int(number)
+        else:
+            services.pop(name, None)
     end_all(mark, list(services.values()))
 
 

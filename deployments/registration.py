@@ -21,6 +21,9 @@ from tasks.errors import ConfigError
 Outcome = Literal["created", "changed", "unchanged"]
 
 DOCUMENT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+FIRST_COLLECTION = "main"
+"""Collection of products where nothing is said about it."""
+
 BLOCK_TYPES: tuple[type[Block], ...] = (DataStore, CrdsCache)
 """The block types of Shearline."""
 
@@ -72,8 +75,8 @@ def register_types() -> list[Change]:
     return [Change("block type", str(kind._block_type_slug), "unchanged", "registered") for kind in BLOCK_TYPES]
 
 
-def make_store(root: str, collection: str, access: S3Access) -> DataStore:
-    """Return a store for a folder or an S3 bucket.
+def make_store(root: str, collection: str | None, access: S3Access) -> DataStore:
+    """Return a store for a folder or an S3 bucket; what is None is left open, see `save_block`.
 
     Raises
     ------
@@ -81,13 +84,13 @@ def make_store(root: str, collection: str, access: S3Access) -> DataStore:
         If the root or the collection cannot be used.
     """
     try:
-        return DataStore(root=root, collection=collection, **_access(root, access))
+        return DataStore(root=root, **_given(collection=collection), **_access(root, access))
     except ValidationError as error:
         raise ConfigError(_sentence(error)) from error
 
 
-def make_cache(root: str, observatory: str, context: str, access: S3Access) -> CrdsCache:
-    """Return a CRDS cache for a folder or an S3 bucket.
+def make_cache(root: str, observatory: str, context: str | None, access: S3Access) -> CrdsCache:
+    """Return a CRDS cache for a folder or an S3 bucket; what is None is left open, see `save_block`.
 
     Raises
     ------
@@ -95,7 +98,7 @@ def make_cache(root: str, observatory: str, context: str, access: S3Access) -> C
         If the root, the observatory or the context cannot be used.
     """
     try:
-        return CrdsCache(root=root, observatory=observatory, context=context, **_access(root, access))
+        return CrdsCache(root=root, observatory=observatory, **_given(context=context), **_access(root, access))
     except ValidationError as error:
         raise ConfigError(_sentence(error)) from error
 
@@ -113,21 +116,27 @@ def make_results(root: str, endpoint_url: str | None) -> RemoteFileSystem:
     """
     if not root.startswith("s3://"):
         raise ConfigError(f"{root!r} is not a place for results: give an s3:// URL, such as s3://shearline/results.")
-    settings = {"endpoint_url": endpoint_url} if endpoint_url else {}
-    return RemoteFileSystem(basepath=root.rstrip("/"), settings=settings)
+    settings = _given(settings={"endpoint_url": endpoint_url} if endpoint_url else None)
+    return RemoteFileSystem(basepath=root.rstrip("/"), **settings)
 
 
 def save_block(block: Block, name: str) -> Change:
-    """Save a block under a name; a document that holds the same already is left alone."""
+    """Save a block under a name.
+
+    A document that has the name already keeps what the block was not given, such as a time limit that somebody set in
+    the UI; one that holds the same is left alone.
+    """
     slug = str(type(block)._block_type_slug)
     before = _document(type(block), checked_name(name))
+    if before is not None:
+        block = _completed(block, before)
     if before is not None and _same(before, block):
         return Change("block", f"{slug}/{name}", "unchanged", describe(block))
     block.save(name, overwrite=True)
     return Change("block", f"{slug}/{name}", "created" if before is None else "changed", describe(block))
 
 
-def store_block(block_or_url: str, name: str, collection: str, access: S3Access) -> tuple[str, list[Change]]:
+def store_block(block_or_url: str, name: str, collection: str | None, access: S3Access) -> tuple[str, list[Change]]:
     """Return the name of a store's block; a folder or URL is saved under a name first.
 
     Parameters
@@ -137,7 +146,7 @@ def store_block(block_or_url: str, name: str, collection: str, access: S3Access)
     name
         Name for what is saved.
     collection
-        Collection of what is saved.
+        Collection of what is saved; None keeps that of the block which has the name, or is `main`.
     access
         How S3 is reached.
 
@@ -148,6 +157,8 @@ def store_block(block_or_url: str, name: str, collection: str, access: S3Access)
     """
     if not is_address(block_or_url):
         return block_or_url, []
+    if collection is None and _document(DataStore, name) is None:
+        collection = FIRST_COLLECTION
     return name, [save_block(make_store(block_or_url, collection, access), name)]
 
 
@@ -195,6 +206,18 @@ def _document(kind: type[Block], name: str) -> BlockDocument | None:
             return None
 
 
+def _completed(block: Block, before: BlockDocument) -> Block:
+    """Return a block that has from a document what it was not given itself."""
+    fields = set(type(block).model_fields)
+    given = {name: getattr(block, name) for name in fields & block.model_fields_set}
+    kept = {name: value for name, value in before.data.items() if name in fields}
+    try:
+        return type(block).model_validate(kept | given)
+    except ValidationError:
+        # saved by a version of Shearline whose blocks had other bounds
+        return block
+
+
 def _same(document: BlockDocument, block: Block) -> bool:
     try:
         return type(block).model_validate(document.data).model_dump() == block.model_dump()
@@ -212,12 +235,13 @@ def describe(block: Block) -> str:
 
 def _access(root: str, access: S3Access) -> Mapping[str, Any]:
     if not root.startswith("s3://"):
-        return {}
-    return {
-        "endpoint_url": access.endpoint_url,
-        "access_key": access.access_key,
-        "secret_key": access.secret_key,
-    }
+        # given as none: a folder needs no secret of the bucket that had its name before
+        return dict.fromkeys(("endpoint_url", "access_key", "secret_key"))
+    return _given(endpoint_url=access.endpoint_url, access_key=access.access_key, secret_key=access.secret_key)
+
+
+def _given(**values: object) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _sentence(error: ValidationError) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 
@@ -47,6 +48,14 @@ class Place:
     def ui_url(self) -> str:
         """Address of the UI."""
         return f"http://{self.host}:{self.port}"
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine reaches the server."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def home(self) -> Path:
@@ -131,6 +140,8 @@ class Supervisor:
     say: Say
     services: list[Service] = field(default_factory=list)
     stopping: bool = False
+    _passing: list[Service] = field(default_factory=list)
+    """What ends by itself."""
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
     _guardian: subprocess.Popen[str] | None = None
 
@@ -150,9 +161,13 @@ class Supervisor:
         """End every process; having been asked to stop is not an error."""
         if kind in {None, StoppedError}:
             self.say("Stopping …")
-        started = [service.process for service in self.services if service.process is not None]
-        end_all(self.mark, [process.pid for process in started])
-        for process in started:
+        running = [
+            item.process
+            for item in (*self.services, *self._passing)
+            if item.process is not None and item.process.poll() is None
+        ]
+        end_all(self.mark, [process.pid for process in running])
+        for process in running:
             process.wait()
         if self._guardian is not None and self._guardian.stdin is not None:
             self._guardian.stdin.close()
@@ -170,16 +185,18 @@ class Supervisor:
         """Start a service."""
         if service not in self.services:
             self.services.append(service)
-        service.process = self._launch(service)
+        self._launch(service)
         service.started, service.due = time.monotonic(), 0.0
+
+    def _tell_guardian(self, line: str) -> None:
         if self._guardian is not None and self._guardian.stdin is not None:
-            self._guardian.stdin.write(f"{service.name} {service.process.pid}\n")
+            self._guardian.stdin.write(f"{line}\n")
             self._guardian.stdin.flush()
 
-    def _launch(self, service: Service) -> subprocess.Popen[bytes]:
+    def _launch(self, service: Service) -> None:
         with service.log.open("ab") as log:
             # a session of its own: Ctrl-C is for this process only, which then ends them in order
-            return subprocess.Popen(
+            service.process = subprocess.Popen(
                 service.command,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -187,6 +204,7 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._tell_guardian(f"{service.name} {service.process.pid}")
 
     def look_after(self) -> None:
         """Start again what has died, later and later if it keeps dying."""
@@ -219,15 +237,18 @@ class Supervisor:
         ConfigError
             If it fails.
         """
-        process = self._launch(service)
-        while process.poll() is None:
+        self._passing.append(service)
+        self._launch(service)
+        while not _has_ended(service):
             if self.stopping:
                 raise StoppedError
             self.look_after()
             time.sleep(POLL_S)
-        if process.returncode:
+        # its number may soon be that of another process
+        self._tell_guardian(service.name)
+        if service.process is not None and service.process.returncode:
             raise ConfigError(
-                f"The {service.name} ended with code {process.returncode}; its log says why: {service.log}"
+                f"The {service.name} ended with code {service.process.returncode}; its log says why: {service.log}"
             )
 
     def wait_for(self, ready: Callable[[], bool], service: Service) -> None:
@@ -242,11 +263,15 @@ class Supervisor:
         while not ready():
             if self.stopping:
                 raise StoppedError
-            ended = service.process is None or service.process.poll() is not None
+            ended = _has_ended(service)
             if ended or time.monotonic() > deadline:
                 what = "ended" if ended else f"does not answer after {START_TIMEOUT_S:.0f} s"
                 raise ConfigError(f"The {service.name} {what}; its log says why: {service.log}")
             time.sleep(POLL_S)
+
+
+def _has_ended(service: Service) -> bool:
+    return service.process is None or service.process.poll() is not None
 
 
 def is_healthy(place: Place) -> bool:

@@ -4,13 +4,15 @@ The inbox in the store says what is waiting; events only wake this flow up. It l
 an exposure that is announced while the flow runs starts without a new flow run, and a note is removed only when its
 exposure is processed, refused or found unchanged. Whatever kills the flow, the next one finds the notes.
 
-Order: a complete tile goes before waiting exposures, because it ends in something that people wait for, and because
-otherwise a steady stream of exposures would keep tiles waiting for ever; but tiles leave one place to exposures, as one
-tile takes as long as many of them. Exposures go in the order in which they were announced.
+Order: exposures go in the order in which they were announced. A complete tile goes behind the exposures that were
+announced before and may belong to it, so that it is not made anew with every one of a burst, but before all others,
+because it ends in something that people wait for, and because otherwise a steady stream of exposures would keep tiles
+waiting for ever; but tiles leave one place to exposures, as one tile takes as long as many of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -21,20 +23,21 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run as this_run
 from pydantic import BaseModel, ConfigDict, Field
 
 from blocks.lease import LeaseHeldError
 from blocks.store import DataStore, StoreError, StoreUnusableError
 from flows.announce import announce_missed, emit_arrivals, exposure_of
+from flows.artifacts import show_text
 from flows.claim import claim
 from flows.config import SurveyConfig
 from flows.desk import Desk, LaunchStoppedError, Log
 from flows.launch import Dispatch, Launcher
+from flows.markdown import plain
 from flows.notifications import TELL
 from flows.outcome import TASK_RUNNER
-from flows.readiness import Readiness
+from flows.readiness import Readiness, Ready
 from flows.standing import Standings
 from tasks.archive.inbox import Arrival, announce, read_arrival
 from tasks.errors import ConfigError
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun, State
 
+FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
 OUTAGE = (StoreError, StoreUnusableError)
 
@@ -67,6 +71,9 @@ class ArrivalReport(BaseModel):
     failed: int = 0
     """Tries that ended with an unexpected error."""
 
+    interrupted: int = 0
+    """Tries of exposures or tiles that ended because Prefect could not be reached; they are made again."""
+
     unchanged: int = 0
     """Notes of exposures that had been handled with the same files: duplicates."""
 
@@ -83,7 +90,7 @@ class ArrivalReport(BaseModel):
     """Tiles that could not be processed with the data there are."""
 
     tiles_failed: int = 0
-    """Tiles that ended with an unexpected error."""
+    """Tries of tiles that ended with an unexpected error."""
 
     found: int = 0
     """Exposures that nobody had announced and the sweep found."""
@@ -94,8 +101,9 @@ class ArrivalReport(BaseModel):
     elsewhere: int = 0
     """Exposures in the inbox that another run works on."""
 
-    given_up: int = 0
-    """Exposures in the inbox that met unexpected errors and are left alone until they are announced again."""
+    given_up: tuple[str, ...] = ()
+    """Exposures and tiles that met unexpected errors, or ended their process, so often that they are left alone: a
+    sentence of each."""
 
     waiting: int = 0
     """Notes that this run left to the next, because its time was up."""
@@ -116,7 +124,7 @@ class Succession:
 
     def needed_by(self) -> Arrival | None:
         """Return a note that waits and was not put off, the first by name."""
-        left = self.desk.left()
+        left = self.desk.tray.left()
         return read_arrival(self.desk.store, left[0]) if left else None
 
 
@@ -211,12 +219,10 @@ def _work(
 ) -> ArrivalReport:
     """Process what arrives, as the only run that does."""
     log, started = patience.log, time.monotonic()
-    readiness = patience.with_stores(lambda: Readiness(config, store, raw))
-    desk = Desk(config, store, raw, parallel, readiness.after, log)
+    desk = Desk(config, store, raw, parallel, log)
     run = _Run(config, desk, patience, linger_s)
     if this_run.id:
         _successions[UUID(this_run.id)] = Succession(desk, config.name)
-    desk.tiles.update(patience.with_stores(readiness.complete))
     if exposure:
         patience.with_stores(lambda: run.heed(exposure))
     run.work(lambda: Launcher(config, store, raw, runner, parallel=parallel, dispatch=dispatch), sweep=sweep)
@@ -242,7 +248,7 @@ class Patience:
         StoreError
             If a store still cannot be used when the time is up.
         """
-        wait_s = 1.0
+        wait_s = FIRST_WAIT_S
         while True:
             try:
                 return do()
@@ -263,6 +269,8 @@ class _Run:
     patience: Patience
     linger_s: float
     found: int = 0
+    reading: Future[tuple[Readiness, tuple[Ready, ...]]] | None = None
+    sweeping: Future[None] | None = None
 
     def heed(self, hint: str) -> None:
         """Take in the exposure that an event named, if its note was lost."""
@@ -281,32 +289,60 @@ class _Run:
         missed = announce_missed(self.desk.store, self.desk.raw, self.config.exposure.instrument)
         self.found += len(missed)
 
-    def work(self, open_launcher: Callable[[], Launcher], *, sweep: bool) -> None:
-        """Take turns; after an outage of the store with new worker processes."""
-        # beside the turns: what was announced does not wait until a large raw store is listed
-        with ThreadPoolExecutor(1) as threads:
-            sweeping = threads.submit(self.patience.with_stores, self.sweep) if sweep else None
-            while True:
-                try:
-                    with open_launcher() as launcher:
-                        return self._turns(launcher, sweeping)
-                except LaunchStoppedError as stopped:
-                    cause = stopped.__cause__
-                    if not isinstance(cause, OUTAGE):
-                        raise cause or stopped from None
-                    self.patience.log.warning("What ran was stopped: %s", cause)
-                self.desk.start_over()
-                self.patience.with_stores(self.desk.store.probe)
+    def read_survey(self) -> tuple[Readiness, tuple[Ready, ...]]:
+        """Return the book of what is complete, and the tiles that are complete already."""
+        book = Readiness(self.config, self.desk.store, self.desk.raw)
+        return book, book.complete()
 
-    def _turns(self, launcher: Launcher, sweeping: Future[None] | None) -> None:
+    def work(self, open_launcher: Callable[[], Launcher], *, sweep: bool) -> None:
+        """Take turns; after an outage of the stores with new worker processes."""
+        # beside the turns: what was announced does not wait until a large survey is read and a large raw store listed
+        with ThreadPoolExecutor(1) as threads:
+            self.reading = threads.submit(self.patience.with_stores, self.read_survey)
+            self.sweeping = threads.submit(self.patience.with_stores, self.sweep) if sweep else None
+            try:
+                self._work(open_launcher)
+            except BaseException:
+                # what ran is stopped by no fault of its own; if that cannot be written, it counts as a try
+                with contextlib.suppress(*OUTAGE):
+                    self.desk.start_over()
+                raise
+
+    def _work(self, open_launcher: Callable[[], Launcher]) -> None:
+        ended, wait_s = 0, FIRST_WAIT_S
+        while True:
+            try:
+                with open_launcher() as launcher:
+                    return self._turns(launcher)
+            except LaunchStoppedError as stopped:
+                cause = stopped.__cause__
+                if not isinstance(cause, OUTAGE):
+                    raise cause or stopped from None
+                self.patience.log.warning("What ran was stopped: %s", cause)
+            self.patience.with_stores(self._find_stores)
+            self.patience.with_stores(self.desk.start_over)
+            # stores that answer and are lost again at once need more time
+            wait_s = FIRST_WAIT_S if self.desk.counts.total() > ended else min(2 * wait_s, LONGEST_WAIT_S)
+            ended = self.desk.counts.total()
+            time.sleep(max(0.0, min(wait_s, self.patience.deadline - time.monotonic())))
+
+    def _find_stores(self) -> None:
+        """Make sure that the stores can be used; raw files are never written, and often must not be."""
+        self.desk.store.probe()
+        self.desk.raw.list_folders()
+
+    def _turns(self, launcher: Launcher) -> None:
         idle_since = time.monotonic()
         while True:
             in_time = time.monotonic() < self.patience.deadline
+            if self.reading is not None and self.reading.done():
+                self.desk.open_book(*self.reading.result())
+                self.reading = None
             # before the turn, so that it looks into the inbox after the sweep
-            swept = sweeping is None or sweeping.done()
+            swept = self.sweeping is None or self.sweeping.done()
             self.patience.with_stores(partial(self.desk.turn, launcher, start=in_time))
-            if sweeping is not None and swept:
-                sweeping.result()
+            if self.sweeping is not None and swept:
+                self.sweeping.result()
             if not in_time and not self.desk.running:
                 return
             now = time.monotonic()
@@ -321,10 +357,10 @@ class _Run:
         return ArrivalReport(
             **{str(name): number for name, number in desk.counts.items()},
             found=self.found,
-            incomplete=desk.count_put_off("incomplete"),
-            elsewhere=desk.count_put_off("elsewhere"),
-            given_up=desk.count_put_off("failed"),
-            waiting=len(desk.left()),
+            incomplete=desk.tray.put_off.count("incomplete"),
+            elsewhere=desk.tray.put_off.count("elsewhere"),
+            given_up=tuple(desk.attempts.given_up.values()),
+            waiting=len(desk.tray.left()),
             median_wait_s=round(statistics.median(desk.waits_s), 2) if desk.waits_s else None,
             seconds=round(seconds, 2),
         )
@@ -334,5 +370,7 @@ def show_arrivals(report: ArrivalReport) -> None:
     """Leave the numbers of a run as an artifact, unless there was nothing to do."""
     numbers = report.model_dump(exclude_defaults=True, exclude={"seconds"})
     if numbers:
-        rows = "\n".join(f"| {name.replace('_', ' ')} | {number} |" for name, number in numbers.items())
-        create_markdown_artifact(f"| | |\n|---|---:|\n{rows}", key="arrival", description="What arrived")
+        sentences = [("given up", sentence) for sentence in numbers.pop("given_up", ())]
+        items = [*((name.replace("_", " "), item) for name, item in numbers.items()), *sentences]
+        rows = "\n".join(f"| {name} | {plain(str(item))} |" for name, item in items)
+        show_text(("arrival",), f"| | |\n|---|---:|\n{rows}", "What arrived")

@@ -21,10 +21,11 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.context import FlowRunContext
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
 from blocks.store import DataStore
 from flows.markdown import artifact_key, plain
+from flows.prefect_settings import changed_settings
 from tasks.archive.html_figures import read_figures
 from tasks.products.identity import CcdProducts, ExposureProducts, ProductRef, SetAside, SummaryValue, TileProducts
 
@@ -204,7 +205,7 @@ def _show(what: str, create: Callable[[], object]) -> bool:
         return False
     try:
         # an artifact is not worth the minute that Prefect's client spends on a server that does not answer
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        with changed_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
             create()
     except Exception as error:  # noqa: BLE001 (whatever it is: the run has done its work)
         get_run_logger().warning("The Prefect UI does not show %s: %s: %s", what, type(error).__name__, error)

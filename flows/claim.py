@@ -30,7 +30,8 @@ def claim(
     """Wait until no other run works on an exposure or tile, and keep others waiting meanwhile.
 
     What a dead run has left is taken over, and that run is set to Crashed in Prefect, where it would say Running for
-    good.
+    good. Open the session inside of the claim: it waits at its end, also after Ctrl-C or SIGTERM, until no body of a
+    stage runs, and only then may another run begin.
 
     Parameters
     ----------

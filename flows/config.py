@@ -8,7 +8,8 @@ import importlib.resources
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -206,32 +207,50 @@ class SurveyConfig(StageConfig):
     @field_validator("exposures", "tiles", mode="before")
     @classmethod
     def _names_are_text(cls, value: object) -> object:
-        # YAML reads an exposure name such as 2113737 as a number
-        return [str(item) if isinstance(item, int) else item for item in value] if isinstance(value, list) else value
+        return [_name_as_text(item) for item in value] if isinstance(value, list) else value
 
-    @field_validator("tile_exposures", mode="before")
+    @field_validator("tile_exposures", mode="wrap")
     @classmethod
-    def _names_of_tiles_are_text(cls, value: object) -> object:
+    def _tiles_and_their_exposures_occur_once(
+        cls, value: object, validate: Callable[[object], dict[TileId, tuple[ExposureId, ...]]]
+    ) -> dict[TileId, tuple[ExposureId, ...]]:
         if not isinstance(value, dict):
-            return value
-        return {tile: cls._names_are_text(names) for tile, names in value.items()}
+            return validate(value)
+        named = validate({_name_as_text(tile): cls._names_are_text(names) for tile, names in value.items()})
+        if len(named) < len(value):
+            raise ValueError("has one tile under two names: 210.296 and 210-296 are the same")
+        for tile, names in named.items():
+            if len(set(names)) < len(names):
+                raise ValueError(f"names occur twice: {_names_that_occur_twice(names)} of tile {tile}")
+        return named
 
     @field_validator("timezone")
     @classmethod
     def _timezone_exists(cls, value: str) -> str:
         try:
             ZoneInfo(value)
-        except (ValueError, OSError) as error:
+        except (ValueError, KeyError, OSError) as error:
+            # what is not known is a KeyError
             raise ValueError("is not the name of a time zone, such as Pacific/Honolulu or UTC") from error
         return value
 
     @field_validator("exposures", "tiles")
     @classmethod
     def _names_occur_once(cls, value: tuple[NamedIdentity, ...]) -> tuple[NamedIdentity, ...]:
-        twice = sorted({str(name) for name in value if value.count(name) > 1})
-        if twice:
-            raise ValueError(f"names occur twice: {', '.join(twice)}")
+        if len(set(value)) < len(value):
+            raise ValueError(f"names occur twice: {_names_that_occur_twice(value)}")
         return value
+
+
+def _names_that_occur_twice(names: Sequence[NamedIdentity]) -> str:
+    return ", ".join(sorted(str(name) for name, number in Counter(names).items() if number > 1))
+
+
+def _name_as_text(value: object) -> object:
+    """Return the name that YAML read as a number, such as 2113737; one with a point has lost its zeros."""
+    if isinstance(value, float):
+        raise ValueError(f"{value} is a number: write names with a point in quotes, such as '210.290'")  # noqa: TRY004
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class SettingsLoader(yaml.SafeLoader):
@@ -280,14 +299,12 @@ def load_survey(name: str, changes: Sequence[str] = ()) -> SurveyConfig:
 def _read_yaml(name: str) -> dict[str, Any]:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
-        if not path.is_file():
-            raise ConfigError(f"There is no survey file {name}.")
-        text = path.read_text()
+        text = _read_survey_file(path)
     elif name in survey_files():
         text = (importlib.resources.files("deployments") / SURVEYS / f"{name}.yaml").read_text()
     else:
         raise ConfigError(
-            f"There is no survey {name!r}{_nearest(name, survey_files())}; give a .yaml file or one of them."
+            f"There is no survey {name[:80]!r}{_nearest(name, survey_files())}; give a .yaml file or one of them."
         )
     try:
         settings = SettingsLoader(text).get_single_data()
@@ -296,6 +313,18 @@ def _read_yaml(name: str) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ConfigError(f"{name} holds {type(settings).__name__}, not settings by name.")
     return settings
+
+
+def _read_survey_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no survey file {path}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text, so it is no survey file.") from error
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ConfigError(f"The survey file {str(path)[:80]!r} cannot be read: {reason}.") from error
 
 
 def _apply(settings: dict[str, Any], change: str) -> None:

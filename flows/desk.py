@@ -6,40 +6,30 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from blocks.store import DataStore
+from flows.attempts import RETRY_S, Attempt, Attempts, Note
 from flows.config import SurveyConfig
+from flows.in_tray import InTray
 from flows.launch import Launched, Launcher
-from flows.readiness import Ready
+from flows.put_off import Reason
+from flows.readiness import Readiness, Ready
 from flows.standing import Standings, is_worked_on
-from tasks.archive.inbox import (
-    Arrival,
-    failure_of,
-    forget_arrival,
-    list_arrivals,
-    read_arrivals,
-    record_failure,
-)
-from tasks.products.identity import ExposureId, TileId
+from flows.tile_queue import TileQueue
+from tasks.archive.inbox import forget_arrival
+from tasks.archive.raw_names import RawNames
+from tasks.products.identity import ExposureId
 
 POLL_S = 1.0
-MAX_ATTEMPTS = 3
-RETRY_S = 30.0
-"""Wait before an exposure that met an unexpected error is tried again; longer every time."""
-INCOMPLETE_S = 5.0
-LONGEST_INCOMPLETE_S = 60.0
-ELSEWHERE_S = 2.0
-LONGEST_ELSEWHERE_S = 32.0
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
-Reason = Literal["incomplete", "failed", "elsewhere"]
 Count = Literal[
-    "done", "reused", "set_aside", "failed", "unchanged", "foreign",
+    "done", "reused", "set_aside", "failed", "interrupted", "unchanged", "foreign",
     "tiles_done", "tiles_reused", "tiles_set_aside", "tiles_failed",
 ]  # fmt: skip
 TILE_COUNTS: Mapping[str, Count] = {
@@ -54,25 +44,6 @@ class LaunchStoppedError(Exception):
     """What was launched met an error that everything else would meet, which is its cause: nothing runs any more."""
 
 
-class Note(NamedTuple):
-    """A note as it was read."""
-
-    arrival: Arrival
-    version: str
-    """Changes when the exposure is announced again."""
-
-
-@dataclass
-class PutOff:
-    """A note that is not looked at for a while."""
-
-    version: str
-    """Version of the note: if the exposure is announced again, it is looked at at once."""
-    until: float
-    delay_s: float
-    why: Reason
-
-
 @dataclass
 class Desk:
     """What the arrival flow knows; all of it can be found again in the store."""
@@ -81,37 +52,49 @@ class Desk:
     store: DataStore
     raw: DataStore
     parallel: int
-    tiles_after: Callable[[ExposureId], Iterable[Ready]]
-    """Returns the tiles that have become complete by an exposure, each with its exposures."""
     log: Log
-    tiles: dict[TileId, tuple[ExposureId, ...]] = field(default_factory=dict)
-    """Complete tiles that are not started, each with its exposures."""
-    counts: Counter[Count] = field(default_factory=Counter)
-    waits_s: list[float] = field(default_factory=list)
+    tray: InTray = field(init=False)
+    """Announced exposures that are not started."""
+    tiles: TileQueue = field(default_factory=TileQueue, init=False)
+    """Complete tiles that are not started."""
+    attempts: Attempts = field(init=False)
+    counts: Counter[Count] = field(default_factory=Counter, init=False)
+    waits_s: list[float] = field(default_factory=list, init=False)
     """From announcement to start, of every started exposure."""
-    put_off: dict[ExposureId, PutOff] = field(default_factory=dict)
     _standings: Standings = field(init=False)
-    _waiting: dict[ExposureId, Note] = field(default_factory=dict, init=False)
-    _running: dict[Future[Launched], Note | Ready] = field(default_factory=dict, init=False)
-    _looked: float = field(default=-math.inf, init=False)
+    _book: Readiness | None = field(default=None, init=False)
+    _running: dict[Future[Launched], Attempt] = field(default_factory=dict, init=False)
+    _ended: dict[ExposureId, None] = field(default_factory=dict, init=False)
+    """Exposures that are dealt with, whose tiles are not asked for yet."""
 
     def __post_init__(self) -> None:
+        self.tray = InTray(self.store, RawNames(self.config.exposure.instrument))
+        self.attempts = Attempts(self.store)
         self._standings = Standings(self.config.exposure, self.store, self.raw)
 
     @property
     def idle(self) -> bool:
         """Whether nothing runs and nothing will be started; what waits for others does not count."""
-        again = any(item.why == "failed" and item.until < math.inf for item in self.put_off.values())
-        return not (self._running or self._waiting or self.tiles or again)
-
-    def count_put_off(self, why: Reason) -> int:
-        """Return how many exposures are put off for a reason; of those that failed, the ones that are given up."""
-        return sum(item.why == why and (why != "failed" or item.until == math.inf) for item in self.put_off.values())
+        pending = self._running or self.tray.waiting or self.tiles or self._ended or self._book is None
+        return not (pending or self.tray.put_off.will_be_tried())
 
     @property
     def running(self) -> int:
         """Number of exposures and tiles that run."""
         return len(self._running)
+
+    def open_book(self, book: Readiness, complete: Iterable[Ready]) -> None:
+        """Take in which tiles are complete; from now on every exposure that ends is asked for its tiles.
+
+        Parameters
+        ----------
+        book
+            Says which tiles become complete.
+        complete
+            The tiles that it has given out so far.
+        """
+        self._book = book
+        self._queue(tuple(complete))
 
     def turn(self, launcher: Launcher, *, start: bool = True) -> None:
         """Look into the inbox, start what there is room for, and wait at most a second for something to end.
@@ -130,7 +113,9 @@ class Desk:
         LaunchStoppedError
             If something that ran met an error that stopped the launcher.
         """
-        self._look()
+        for exposure in self.tray.look({item.subject for item in self._running.values()}):
+            self.log.warning("The note of exposure %s could not be read and was written anew.", exposure)
+        self._ask_for_tiles()
         if start:
             self._start(launcher)
         if not self._running:
@@ -147,118 +132,142 @@ class Desk:
             del self._running[future]
 
     def start_over(self) -> None:
-        """Forget what the inbox can tell again, and take back the tiles that ran: everything was stopped."""
-        for item in self._running.values():
-            if not isinstance(item, Note):
-                self.tiles.setdefault(*item)
-        self._running.clear()
-        self._waiting.clear()
-        self._looked = -math.inf
+        """Forget what the inbox can tell again, and take back what ran: everything was stopped, so it was no try.
 
-    def left(self) -> list[ExposureId]:
-        """Return the exposures whose notes wait and are not put off."""
-        versions = list_arrivals(self.store)
-        return [name for name, version in versions.items() if not self._is_put_off(name, version)]
+        Raises
+        ------
+        StoreError
+            If the store cannot be used now; calling it again does the rest.
+        """
+        for future, attempt in list(self._running.items()):
+            self.attempts.take_back(attempt)
+            if isinstance(attempt.work, Ready):
+                self.tiles.put_back(attempt.work)
+            del self._running[future]
+        self.tray.start_over()
 
-    def _look(self) -> None:
-        if time.monotonic() - self._looked < POLL_S:
-            return
-        now = list_arrivals(self.store)
-        self._looked = time.monotonic()
-        for gone in self._waiting.keys() - now.keys():
-            del self._waiting[gone]
-        for gone in self.put_off.keys() - now.keys():
-            del self.put_off[gone]
-        running = {item.arrival.exposure for item in self._running.values() if isinstance(item, Note)}
-        new = [
-            name
-            for name, version in now.items()
-            if name not in running
-            and (name not in self._waiting or self._waiting[name].version != version)
-            and not self._is_put_off(name, version)
-        ]
-        for arrival in read_arrivals(self.store, new):
-            self._waiting[arrival.exposure] = Note(arrival, now[arrival.exposure])
+    def _ask_for_tiles(self) -> None:
+        """Ask which tiles have become complete, unless the survey is still being read."""
+        until = time.monotonic() + POLL_S
+        while self._ended and self._book is not None and time.monotonic() < until:
+            exposure = next(iter(self._ended))
+            self._queue(self._book.after(exposure))
+            del self._ended[exposure]
 
-    def _is_put_off(self, exposure: ExposureId, version: str) -> bool:
-        item = self.put_off.get(exposure)
-        return item is not None and item.version == version and time.monotonic() < item.until
+    def _queue(self, ready: tuple[Ready, ...]) -> None:
+        if self._book is not None and ready:
+            self.tiles.add(ready, self._book.expected([item.tile for item in ready], self._announced()))
+
+    def _announced(self) -> set[ExposureId]:
+        """Return the exposures that run or wait to be started, without those that are put off."""
+        running = {item.work.arrival.exposure for item in self._running.values() if isinstance(item.work, Note)}
+        return running | self.tray.waiting.keys()
 
     def _start(self, launcher: Launcher) -> None:
         # one turn must not take long, as what ends meanwhile waits for its bookkeeping
-        until = time.monotonic() + POLL_S
-        while len(self._running) < self.parallel and time.monotonic() < until:
-            tile = self._next_tile()
-            if tile is not None:
-                exposures = self.tiles.pop(tile)
-                self._running[launcher.tile(tile, exposures)] = tile, exposures
-            elif self._waiting:
-                note = next(iter(self._waiting.values()))
-                exposure = note.arrival.exposure
-                if self._has_to_run(note):
-                    self._running[launcher.exposure(exposure)] = note
-                    self.waits_s.append((datetime.now(UTC) - note.arrival.announced_at).total_seconds())
-                del self._waiting[exposure]
+        until, going_on = time.monotonic() + POLL_S, True
+        while going_on and len(self._running) < self.parallel and time.monotonic() < until:
+            if any(item.has_to_be_alone for item in self._running.values()):
+                return
+            ready = self._next_tile()
+            if ready is not None:
+                going_on = self._start_tile(launcher, ready)
+            elif self.tray.waiting:
+                going_on = self._start_exposure(launcher, next(iter(self.tray.waiting.values())))
             else:
                 return
 
-    def _next_tile(self) -> TileId | None:
+    def _next_tile(self) -> Ready | None:
         """Return the tile to start now, if there is room for one beside the exposures that wait."""
-        running = {item[0] for item in self._running.values() if not isinstance(item, Note)}
-        if self._waiting and len(running) >= max(1, self.parallel - 1):
-            return None
-        # a tile that runs is started again when it has ended, with the exposures that have come since
-        return next((tile for tile in self.tiles if tile not in running), None)
+        running = {item.work.tile for item in self._running.values() if isinstance(item.work, Ready)}
+        ready = self.tiles.next(self._announced(), running)
+        return None if self.tray.waiting and len(running) >= max(1, self.parallel - 1) else ready
+
+    def _start_tile(self, launcher: Launcher, given: Ready) -> bool:
+        """Start a tile, or find that it need not be; tell whether to go on with the next."""
+        ready = self._book.again(given) if self._book is not None else None
+        attempt = None if ready is None else self.attempts.next(ready)
+        if ready is not None and attempt is None:
+            self.log.error("%s", self.attempts.given_up[ready.tile])
+        if ready is not None and attempt is not None:
+            if self._running and attempt.has_to_be_alone:
+                return False
+            self.attempts.begin(attempt)
+            self._running[launcher.tile(ready.tile, ready.exposures)] = attempt
+        self.tiles.take(given.tile)
+        return True
+
+    def _start_exposure(self, launcher: Launcher, note: Note) -> bool:
+        """Start an exposure, or deal with its note; tell whether to go on with the next."""
+        exposure = note.arrival.exposure
+        if self._has_to_run(note):
+            attempt = self.attempts.next(note)
+            if attempt is None:
+                self.tray.put_off.add(exposure, note.version, "failed", math.inf)
+                self.log.error("%s", self.attempts.given_up[exposure])
+            elif self._running and attempt.has_to_be_alone:
+                return False
+            else:
+                self.attempts.begin(attempt)
+                self._running[launcher.exposure(exposure)] = attempt
+                self.waits_s.append((datetime.now(UTC) - note.arrival.announced_at).total_seconds())
+        del self.tray.waiting[exposure]
+        return True
 
     def _has_to_run(self, note: Note) -> bool:
         """Tell whether an announced exposure has to be processed now; if not, deal with its note."""
         exposure = note.arrival.exposure
         found = self._standings.of(exposure)
         if found == "incomplete":
-            self._put_off(note, "incomplete", INCOMPLETE_S, LONGEST_INCOMPLETE_S)
+            self.tray.put_off.add(exposure, note.version, "incomplete")
             return False
-        if found != "new":
-            forget_arrival(self.store, note.arrival)
-            self.counts["unchanged" if found == "handled" else "foreign"] += 1
-            if found == "foreign":
-                self.log.warning("%s is no exposure of %s: its note is removed.", exposure, self.config.name)
+        if found == "foreign":
+            self.log.warning("%s is no exposure of %s: its note is removed.", exposure, self.config.name)
+            self._forget(note)
+            self.counts["foreign"] += 1
             return False
-        failure = failure_of(self.store, note.arrival)
-        if failure is not None and failure.attempts >= MAX_ATTEMPTS:
-            self._put_off(note, "failed", math.inf, math.inf)
-            sentence = "Exposure %s was tried %d times and is left alone until it is announced again: %s"
-            self.log.error(sentence, exposure, failure.attempts, failure.reason)
+        if found == "handled":
+            # the run that handled it may have been killed before it could start the tiles
+            self._ended[exposure] = None
+            self._forget(note)
+            self.counts["unchanged"] += 1
             return False
-        return not self._is_elsewhere(note)
-
-    def _is_elsewhere(self, note: Note) -> bool:
-        """Tell whether another run works on an exposure; one that does not end is waited for in the exposure's flow."""
-        before = self.put_off.get(note.arrival.exposure)
-        if before is not None and before.why == "elsewhere" and before.delay_s >= LONGEST_ELSEWHERE_S:
+        # another run that does not end is waited for in the exposure's own flow
+        if not self.tray.put_off.is_patient(exposure, "elsewhere") and is_worked_on(self.store, exposure):
+            self.tray.put_off.add(exposure, note.version, "elsewhere")
             return False
-        if not is_worked_on(self.store, note.arrival.exposure):
-            return False
-        self._put_off(note, "elsewhere", ELSEWHERE_S, LONGEST_ELSEWHERE_S)
         return True
 
-    def _put_off(self, note: Note, why: Reason, first_s: float, longest_s: float) -> None:
-        before = self.put_off.get(note.arrival.exposure)
-        # what is waited for is asked for ever more rarely; how often a failure is met again, the caller knows
-        again = before is not None and before.version == note.version and before.why == why != "failed"
-        delay_s = min(2 * before.delay_s, longest_s) if before is not None and again else first_s
-        self.put_off[note.arrival.exposure] = PutOff(note.version, time.monotonic() + delay_s, delay_s, why)
-
-    def _finish(self, item: Note | Ready, launched: Launched) -> None:
-        if not isinstance(item, Note):
-            self.counts[TILE_COUNTS[launched.outcome]] += 1
-            return
+    def _finish(self, attempt: Attempt, launched: Launched) -> None:
         if launched.outcome == "failed":
-            failure = record_failure(self.store, item.arrival, launched.reason)
-            delay_s = RETRY_S * failure.attempts if failure.attempts < MAX_ATTEMPTS else math.inf
-            self._put_off(item, "failed", delay_s, delay_s)
+            self._try_again(attempt, launched)
+        elif isinstance(attempt.work, Note):
+            self._ended[attempt.work.arrival.exposure] = None
+            self._forget(attempt.work)
         else:
-            exposure = item.arrival.exposure
-            self.tiles.update(self.tiles_after(exposure))
-            forget_arrival(self.store, item.arrival)
-            self.put_off.pop(exposure, None)
-        self.counts[launched.outcome] += 1
+            self.attempts.end(attempt.subject)
+        if launched.interrupted:
+            self.counts["interrupted"] += 1
+        else:
+            self.counts[launched.outcome if isinstance(attempt.work, Note) else TILE_COUNTS[launched.outcome]] += 1
+
+    def _try_again(self, attempt: Attempt, launched: Launched) -> None:
+        """Have something tried again after a while, unless it was tried often enough."""
+        wait_s: float | None = RETRY_S
+        if launched.interrupted:
+            self.attempts.take_back(attempt)
+        else:
+            wait_s = self.attempts.fail(attempt, launched.reason)
+            if wait_s is None:
+                self.log.error("%s", self.attempts.given_up[attempt.subject])
+        if isinstance(attempt.work, Note):
+            why: Reason = "interrupted" if launched.interrupted else "failed"
+            delay_s = math.inf if wait_s is None else wait_s
+            self.tray.put_off.add(attempt.work.arrival.exposure, attempt.work.version, why, delay_s)
+        elif wait_s is not None:
+            self.tiles.put_back(attempt.work, wait_s)
+
+    def _forget(self, note: Note) -> None:
+        self.attempts.end(note.arrival.exposure)
+        forget_arrival(self.store, note.arrival)
+        self.tray.put_off.forget(note.arrival.exposure)

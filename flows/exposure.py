@@ -14,14 +14,16 @@ from flows.config import ExposureConfig, ReferenceCache
 from flows.notifications import TELL
 from flows.outcome import TASK_RUNNER, Chain, refusal_kept, settle, verify_products
 from flows.recipes import exposure_recipe, reference_cache
-from tasks.archive.manifests import forget_exposure_products, write_exposure_products
+from tasks.archive.manifests import forget_exposure_products, read_exposure_summary, write_exposure_products
 from tasks.archive.raw import find_raw_exposure, list_ccds, raw_file
+from tasks.archive.star_lists import star_list_key
 from tasks.detect import detect_ccd_task
 from tasks.dq_init import initialize_dq_task
-from tasks.errors import DataError
+from tasks.errors import ConfigError, DataError
 from tasks.headers import index_headers_task
 from tasks.mask import mask_ccd_task
 from tasks.products.identity import CcdId, CcdProducts, ExposureId, ExposureProducts, ProductRef, RawExposure
+from tasks.products.recipe import Recipe
 from tasks.psf_fit import fit_psf_task
 from tasks.psf_validate import validate_psf_task
 from tasks.references import open_rules, select_reference_task
@@ -61,11 +63,10 @@ def process_exposure(
     DataError
         If fewer CCDs are good than the configured floor.
     """
-    with session(runner), claim(store, f"exposure-{exposure}"):
+    with claim(store, f"exposure-{exposure}"), session(runner):
         files = find_raw_exposure(raw, exposure, config.instrument)
         recipe = exposure_recipe(files, config, raw)
-        # until it is done the exposure does not count as processed: a tile must not mix old lists and new products
-        forget_exposure_products(store, exposure)
+        _forget_if_changed(store, exposure, recipe)
         with refusal_kept(store, exposure, recipe), progress(f"exposure {exposure}") as board:
             products = _process_ccds(files, config, store, raw, board).model_copy(update={"recipe": recipe})
         verify_products(store, products.all_products(), f"exposure {exposure}")
@@ -73,6 +74,17 @@ def process_exposure(
         report = write_exposure_report_task(products, config.report, store)
         show_exposure(products, report, store)
         return products
+
+
+def _forget_if_changed(store: DataStore, exposure: ExposureId, recipe: Recipe) -> None:
+    """Take an exposure off the processed ones before its products change: a tile must not mix old lists and new ones.
+
+    If it is made by and from the same things again, its products stay what they are, and tiles that look for it
+    meanwhile find it.
+    """
+    before = read_exposure_summary(store, exposure)
+    if before is None or before.recipe != recipe:
+        forget_exposure_products(store, exposure)
 
 
 def _process_ccds(
@@ -168,14 +180,26 @@ def star_lists(raw: DataStore, config: ExposureConfig, ccds: Sequence[CcdId]) ->
 
     Raises
     ------
+    DataError
+        If the star list of a CCD is not in the raw store.
     ConfigError
-        If the settings name a file that is not in the raw store.
+        If the settings name a star catalogue that is not in the raw store.
     """
     template = config.instrument.star_list_file
     if template is not None:
-        files = {ccd: template.replace("{exposure}", ccd.exposure).replace("{ccd}", str(ccd.ccd)) for ccd in ccds}
-        return {ccd: raw_file(raw, key, ccd) for ccd, key in files.items()}
+        return {ccd: _star_list(raw, star_list_key(template, ccd), ccd) for ccd in ccds}
     if config.star_catalog is None and (config.mask.halo_mag_limit, config.mask.spike_mag_limit) != (None, None):
         get_run_logger().warning("There is no star catalogue, so halos and spikes of bright stars are not masked.")
     catalog = star_catalog(raw, config.star_catalog, ccds[0].exposure)
     return dict.fromkeys(ccds, catalog)
+
+
+def _star_list(raw: DataStore, key: str, ccd: CcdId) -> ProductRef:
+    try:
+        return raw_file(raw, key, ccd)
+    except ConfigError as error:
+        # not a matter of the settings, which name no single file: this exposure lacks one of its own
+        raise DataError(
+            f"CCD {ccd.ccd} of exposure {ccd.exposure} has no star list {key} in {raw.url}; deliver it, and announce "
+            "the exposure again."
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
@@ -83,7 +84,7 @@ class ExposurePlanner:
             files = self._listing.files_of(name)
         except UnknownExposureError as error:
             return ExposurePlan(exposure=name, status="set_aside", reasons=(str(error),))
-        missing = (*files.missing, *self._missing_star_lists(name))
+        missing = (*files.missing, *self._recipes.star_lists.missing(name))
         if missing and before is not None:
             reason = f"processed; {', '.join(missing)} {_are(missing)} not in {self._listing.url} any more"
             return ExposurePlan(exposure=name, status="done", reasons=(reason,))
@@ -110,13 +111,6 @@ class ExposurePlanner:
             return ExposurePlan(exposure=name, status="set_aside", reasons=(refusal.reason,))
         return ExposurePlan(exposure=name, status="new", reasons=(f"was set aside: {refusal.reason}", *changes))
 
-    def _missing_star_lists(self, name: ExposureId) -> list[str]:
-        instrument = self._config.exposure.instrument
-        if instrument.star_list_file is None:
-            return []
-        found, wanted = len(self._recipes.star_lists(name)), instrument.n_ccds or 1
-        return [f"{wanted - found} of {wanted} star lists"] if found < wanted else []
-
     def of_night(self, exposures: Sequence[ExposurePlan], night: date | None) -> tuple[ExposurePlan, ...]:
         """Return the exposures of a night, and those whose night cannot be told; all if there is no night."""
         if night is None:
@@ -134,16 +128,22 @@ class ExposurePlanner:
     def _date(self, item: ExposurePlan) -> float | None:
         """Return when an exposure was begun; none if that is not known."""
         summary = self._summaries.get(item.exposure)
-        if summary is not None and summary.mjd is not None:
+        if summary is not None and _is_date(summary.mjd):
             return summary.mjd
         try:
             image = self._listing.files_of(item.exposure).found.get("image")
-            return None if image is None else read_mjd(self._raw, image, self._config.exposure.instrument)
+            mjd = None if image is None else read_mjd(self._raw, image, self._config.exposure.instrument)
         except (DataError, MissingProductError):
             return None
+        return mjd if _is_date(mjd) else None
 
 
 UNKNOWN_NIGHT = "its night is not known"
+
+
+def _is_date(mjd: float | None) -> bool:
+    """Tell whether a number is a date: cameras without a clock write zero, or no number."""
+    return mjd is not None and math.isfinite(mjd) and mjd > 0
 
 
 def _mjd_of_noon(day: date, timezone: str) -> float:

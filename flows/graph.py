@@ -14,8 +14,10 @@ from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 from prefect.states import Cancelled
+
+from flows.prefect_settings import changed_settings
 
 
 def end_unstarted(runs: Mapping[UUID, tuple[str, str]]) -> None:
@@ -29,7 +31,7 @@ def end_unstarted(runs: Mapping[UUID, tuple[str, str]]) -> None:
     if not runs or FlowRunContext.get() is None:
         return
     try:
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
+        with changed_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
             for run, (name, reason) in runs.items():
                 # the server may not know the task run yet, as it learns of them by events
                 with suppress(PrefectHTTPStatusError, ObjectNotFound):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,9 @@ from tasks.errors import BadFileError
 from tasks.products.identity import ProductRef
 
 NAME = "report.json"
+"""Name of the report of the latest run of a night."""
+NAME_OF_RUN = "report-%Y%m%dT%H%M%S.%fZ.json"
+"""Names of the reports of all of them, by their start in UTC."""
 SECONDS_PER_HOUR = 3600.0
 OUTCOMES = ("done", "reused", "set_aside", "failed")
 MAX_ROWS = 500
@@ -132,12 +135,15 @@ def not_launched(plan: Plan) -> tuple[NotDone, ...]:
 
 
 def write_night_report(store: DataStore, report: NightReport) -> ProductRef:
-    """Publish the report of a night; an earlier one of the same night is replaced."""
-    return write_document(store, keys.night(str(report.night), NAME), report, subject=f"night {report.night}")
+    """Publish the report of a night under its start, and as the latest of the night."""
+    subject = f"night {report.night}"
+    name = report.started.astimezone(UTC).strftime(NAME_OF_RUN)
+    write_document(store, keys.night(str(report.night), name), report, subject=subject)
+    return write_document(store, keys.night(str(report.night), NAME), report, subject=subject)
 
 
 def read_night_report(store: DataStore, night: date) -> NightReport | None:
-    """Return the report of a night; none if there was no nightly run.
+    """Return the report of the latest run of a night; none if there was no nightly run.
 
     Raises
     ------

@@ -23,6 +23,7 @@ from flows.night_report import NightReport, not_launched, show_night, show_plan,
 from flows.notifications import TELL
 from flows.outcome import TASK_RUNNER
 from flows.plan import Plan, make_plan
+from flows.pool_wait import WORKER_PATIENCE_S
 from flows.survey import merge_tiles
 from flows.tile_plan import names_of
 from tasks.archive.manifests import read_tile_products
@@ -32,13 +33,11 @@ from tasks.runner import LOCAL, Runner
 from tasks.session import Outcome, Session, session
 
 
-def tonight(config: SurveyConfig) -> date:
-    """Return the observing night of this moment: that of a nightly run that is not of another night."""
-    return night_of(datetime.now(UTC), config.timezone)
-
-
 class NightFailedError(RuntimeError):
     """A night in which unexpected errors stopped exposures or tiles; everything else is done."""
+
+    report: NightReport | None = None
+    """Report of the night."""
 
 
 def _run_name() -> str:
@@ -55,6 +54,7 @@ def run_night(
     night: date | None = None,
     parallel: Annotated[int, Field(ge=1, le=1000)] = 2,
     dispatch: Dispatch = "here",
+    worker_patience_s: Annotated[float, Field(gt=0)] = WORKER_PATIENCE_S,
 ) -> NightReport:
     """Process what is new or stale, and the tiles that this completes or affects; ends with a report of the night.
 
@@ -75,11 +75,13 @@ def run_night(
         How many exposures or tiles are worked on at a time.
     dispatch
         Where they run: ``here``, in the process of this run, or as runs of their own in the work ``pool``.
+    worker_patience_s
+        With ``pool``: after how many seconds in which no run of the work pool could start the night ends with an error.
 
     Returns
     -------
     NightReport
-        What was done, and what not and why; also published as ``nights/<date>/report.json``.
+        What was done, and what not and why; also published as ``nights/<date>/report.json``, by the date of the start.
 
     Raises
     ------
@@ -89,13 +91,24 @@ def run_night(
         If the settings cannot work.
     StoreUnusableError, StoreError
         If the store cannot be used, or failed for good.
+    PoolStalledError
+        If no worker takes the runs in the work pool.
     """
     store.probe()
     work = _Night(config, store, raw, night)
     tags = (f"night:{work.date}",)
     try:
         with session(runner) as work.session:
-            with Launcher(config, store, raw, runner, parallel=parallel, dispatch=dispatch, tags=tags) as launcher:
+            with Launcher(
+                config,
+                store,
+                raw,
+                runner,
+                parallel=parallel,
+                dispatch=dispatch,
+                tags=tags,
+                worker_patience_s=worker_patience_s,
+            ) as launcher:
                 work.process(launcher)
             work.merge()
     except BaseException as error:
@@ -107,10 +120,12 @@ def run_night(
     report = work.finish()
     failed = report.failed()
     if failed:
-        raise NightFailedError(
+        failure = NightFailedError(
             f"{len(failed)} of {len(report.launched)} exposures and tiles failed, the others are done. "
             f"The first, {failed[0].kind} {failed[0].subject}: {failed[0].reason}"
         )
+        failure.report = report
+        raise failure
     return report
 
 
@@ -134,7 +149,7 @@ class _Night:
 
     @property
     def date(self) -> date:
-        """The night of the report."""
+        """The night of the report: that of the start, also of a run that goes on after noon."""
         return self.night or night_of(self.started, self.config.timezone)
 
     def process(self, launcher: Launcher) -> None:

@@ -22,6 +22,8 @@ from prefect.settings import PREFECT_UI_URL
 from prefect.utilities.asyncutils import run_coro_as_sync
 from prefect.variables import Variable
 
+from tasks.archive.inbox import for_people
+
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun, State
@@ -32,20 +34,23 @@ BLOCK_VARIABLE = "shearline_notification_block"
 BLOCK_ENVIRONMENT = "SHEARLINE_NOTIFICATION_BLOCK"
 
 MAX_SENTENCE = 1000
+MAX_NAME = 80
 RAISED = re.compile(r"^.*?encountered an exception: (?:\w+\.)*(?P<sentence>\w+: .*)$", re.DOTALL)
+SECRET_NAME = r"(?i)\b([\w-]*(?:secret|token|passw|signature|credential|access_?key|api_?key)[\w-]*)"
 SECRETS = (
     # user and password in an address
-    (re.compile(r"(?<=://)[^/\s@]+@"), "***@"),
-    # keys, tokens and signatures in queries, settings and headers
-    (
-        re.compile(
-            r"(?i)\b([\w-]*(?:secret|token|passw|signature|credential|access_?key|api_?key)[\w-]*)"
-            r"(['\"]?\s*[=:]\s*['\"]?)[^\s&'\",;}]+"
-        ),
-        r"\1\2***",
-    ),
+    (re.compile(r"(?<=://)[^/\s]+@"), "***@"),
+    # the address of a webhook is its secret
+    (re.compile(r"(?i)(?<=://)(hooks\.[\w.-]+|[\w.-]+\.webhook\.[\w.-]+)/[^\s'\"]+"), r"\1/***"),
+    # keys, tokens and signatures in queries, settings and headers; quotes may be those of JSON within JSON
+    (re.compile(SECRET_NAME + r"([\\'\"]*\s*[=:]\s*)(\\?['\"])(?:(?!\3).)+"), r"\1\2\3***"),
+    (re.compile(SECRET_NAME + r"([\\'\"]*\s*[=:]\s*)[^\s&'\",;}\\]+"), r"\1\2***"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), r"\1 ***"),
 )
+# what chat services read as links, mentions and calls of whole channels, and what is shown instead: entities would be
+# escaped once more by services that escape, and shown as they are by e-mail
+MARKUP = str.maketrans({"<": "\u2039", ">": "\u203a"})
+MENTION = re.compile(r"(?<![\w*])@(?=\w)")
 
 
 def tell_operators(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
@@ -84,7 +89,7 @@ def send(subject: str, body: str) -> bool:
     subject
         One line.
     body
-        What happened; secrets that look like such are blotted out.
+        What happened; secrets that look like such are blotted out, and markup of chat services shows as text.
 
     Returns
     -------
@@ -109,7 +114,7 @@ def send(subject: str, body: str) -> bool:
     if not isinstance(block, NotificationBlock):
         raise NotToldError(f"the block {name!r} is of type {type(block).__name__}, which cannot send messages.")
     try:
-        notified: object = block.notify(without_secrets(body), without_secrets(subject))
+        notified: object = block.notify(_for_chat(body), _for_chat(subject))
         if inspect.iscoroutine(notified):
             run_coro_as_sync(notified)
     except Exception as error:
@@ -128,7 +133,7 @@ def notification_block_name() -> str:
 def subject_of(flow: Flow[..., Any], flow_run: FlowRun) -> str:
     """Return what a run is about, as people say it: ``exposure 2113737``, ``tile 210.296``, ``nightly``."""
     name = flow_run.parameters.get(flow.name)
-    return f"{flow.name} {name}" if isinstance(name, str | int) else flow.name
+    return f"{flow.name} {for_people(str(name), MAX_NAME)}" if isinstance(name, str | int) else flow.name
 
 
 def sentence_of(state: State) -> str:
@@ -144,6 +149,10 @@ def without_secrets(text: str) -> str:
     for pattern, blot in SECRETS:
         text = pattern.sub(blot, text)
     return text
+
+
+def _for_chat(text: str) -> str:
+    return MENTION.sub("\uff20", without_secrets(text).translate(MARKUP))
 
 
 def _emit(flow: Flow[..., Any], flow_run: FlowRun, became: str, subject: str, sentence: str) -> None:

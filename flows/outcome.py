@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -23,6 +25,8 @@ TASK_RUNNER: TaskRunner[PrefectFuture[Any]] = ThreadPoolTaskRunner(max_workers=3
 
 # lookups of objects wait for the network, not for the processor
 LOOKUPS = 16
+
+SERVER_ERROR = 500
 
 Chain = Mapping[str, PrefectFuture[ProductRef]]
 
@@ -95,6 +99,13 @@ def refusal_kept(store: DataStore, name: ExposureId | TileId, recipe: Recipe) ->
     except DataError as error:
         write_refusal(store, name, Refusal(subject=str(name), reason=str(error), recipe=recipe))
         raise
+
+
+def is_outage_of_prefect(error: BaseException) -> bool:
+    """Tell whether an error says only that the Prefect server cannot be reached or cannot answer."""
+    if isinstance(error, PrefectHTTPStatusError):
+        return error.response.status_code >= SERVER_ERROR
+    return isinstance(error, httpx.TransportError)
 
 
 def verify_products(store: DataStore, products: Sequence[ProductRef], subject: object) -> None:

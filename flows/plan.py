@@ -85,14 +85,40 @@ def make_plan(config: SurveyConfig, store: DataStore, raw: DataStore, *, night: 
     summaries = read_exposure_summaries(store, [name for name in begun if is_in_survey(config, name)])
     planner = ExposurePlanner(config, store, raw, listing, summaries)
     names = config.exposures or sorted({*listing.exposures(), *summaries}, key=str)
-    exposures = planner.plan(names)
-    chosen = planner.of_night(exposures, night)
     sky = Sky(config.tile.find_exposures, store)
     for summary in summaries.values():
         sky.add(summary)
-    tiles = TilePlanner(config, store, sky, TileRecipes(config.tile, raw), {item.exposure: item for item in exposures})
+    exposures = _with_unreadable(planner.plan(names), sky)
+    chosen = planner.of_night(exposures, night)
     wanted = _tiles_of(config, sky, tiles_begun, None if night is None else {item.exposure for item in chosen})
-    return Plan(survey=config.name, night=night, exposures=chosen, tiles=tiles.plan(wanted))
+    recipes = TileRecipes(config.tile, raw)
+
+    def plan_tiles(exposures: tuple[ExposurePlan, ...]) -> tuple[TilePlan, ...]:
+        by_name = {item.exposure: item for item in exposures}
+        return TilePlanner(config, store, sky, recipes, by_name).plan(wanted)
+
+    known = set(sky.unreadable)
+    tiles = plan_tiles(exposures)
+    if sky.unreadable.keys() != known:
+        # most indexes are read only where a tile depends on them
+        tiles = plan_tiles(_with_unreadable(exposures, sky))
+    return Plan(survey=config.name, night=night, exposures=_with_unreadable(chosen, sky), tiles=tiles)
+
+
+def _with_unreadable(exposures: tuple[ExposurePlan, ...], sky: Sky) -> tuple[ExposurePlan, ...]:
+    """Let processed exposures be made again whose place on the sky cannot be read."""
+    return tuple(
+        _with_fault(item, sky.unreadable[item.exposure]) if item.exposure in sky.unreadable else item
+        for item in exposures
+    )
+
+
+def _with_fault(item: ExposurePlan, fault: str) -> ExposurePlan:
+    if fault in item.reasons:
+        return item
+    # what is done although something is to be said of it lacks raw files
+    status = "incomplete" if item.status == "done" and item.reasons else "stale"
+    return item.model_copy(update={"status": status, "reasons": (*item.reasons, fault)})
 
 
 def _tiles_of(config: SurveyConfig, sky: Sky, begun: list[TileId], exposures: set[ExposureId] | None) -> list[TileId]:

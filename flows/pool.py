@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import re
-import time
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import httpx
-from prefect import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from pydantic import BaseModel
 
 from blocks.store import DataStore, StoreError, StoreUnusableError
-from tasks.archive.manifests import (
-    forget_refusal,
-    read_exposure_products,
-    read_refusal,
-    read_tile_products,
-)
+from flows.pool_wait import PoolRunError, ServerPatience, wait_for_end
+from tasks.archive.manifests import read_exposure_products, read_tile_products
 from tasks.errors import ConfigError, DataError, MissingProductError, ShearlineError
 from tasks.products.identity import ExposureId, ExposureProducts, TileId, TileProducts
 
-POLL_S = 1.0
-SERVER_PATIENCE_S = 300.0
 ERROR_IN_MESSAGE = re.compile(r".*?encountered an exception: (?P<kind>\w+): (?P<sentence>.*)", re.DOTALL)
-INVALID = 422
 
-
-class PoolRunError(RuntimeError):
-    """A run in the work pool ended without doing its work: crashed, cancelled, or stopped by a bug."""
+# Prefect numbers the runs that a flow run asks for in a plain dictionary; two with one number are one in its graph
+_asking = threading.Lock()
 
 
 def run_in_pool(
@@ -42,6 +33,7 @@ def run_in_pool(
     store: DataStore,
     tags: Sequence[str],
     check: Callable[[], None],
+    worker_patience_s: float,
 ) -> bool:
     """Run the deployment of exposures or tiles in its work pool and wait for the end.
 
@@ -59,6 +51,8 @@ def run_in_pool(
         Tags of the run.
     check
         Called at every look at the run; raises if nobody waits for it any more. The run itself goes on.
+    worker_patience_s
+        How long the run may wait in its pool while nothing else runs there, in seconds.
 
     Returns
     -------
@@ -68,22 +62,20 @@ def run_in_pool(
     Raises
     ------
     DataError
-        If the exposure or tile was set aside; the sentence is that of the refusal in the store.
+        If the exposure or tile was set aside.
     ConfigError
-        If there is no such deployment, or the settings cannot work.
+        If there is no such deployment, the server refuses the run, or the settings cannot work.
     StoreError
         If the store failed in the run.
     PoolRunError
-        If the run crashed, was cancelled, or was stopped by a bug.
+        If the run crashed, was cancelled or deleted, or was stopped by a bug.
+    PoolStalledError
+        If there is no worker, or no slot for the run that anything will free.
     """
     before = _products(store, name)
-    # what is there after the run, the run has written
-    forget_refusal(store, name)
-    state = _wait(_start(kind, name, parameters, tags), check)
+    state = wait_for_end(_start(kind, name, parameters, tags), check, worker_patience_s)
     if not state.is_completed():
-        error = _error_of(state, f"{kind} {name}")
-        refusal = read_refusal(store, name) if isinstance(error, DataError) else None
-        raise DataError(refusal.reason) if refusal else error
+        raise _error_of(state, f"{kind} {name}")
     return _products(store, name) != before
 
 
@@ -97,51 +89,25 @@ def _products(store: DataStore, name: ExposureId | TileId) -> ExposureProducts |
 def _start(kind: str, name: object, parameters: dict[str, Any], tags: Sequence[str]) -> FlowRun:
     """Ask for a run once, however often the server has to be asked."""
     wanted = {key: _json_parameter(value) for key, value in parameters.items()}
-    asked, deadline = uuid.uuid4().hex, time.monotonic() + SERVER_PATIENCE_S
+    asked, server = uuid.uuid4().hex, ServerPatience(f"a run of {kind}/{kind} for {name}")
     while True:
         try:
-            run = run_deployment(
-                f"{kind}/{kind}",
-                parameters=wanted,
-                flow_run_name=f"{kind} {name}",
-                timeout=0,
-                tags=tags,
-                idempotency_key=asked,
-            )
+            with _asking:
+                run = run_deployment(
+                    f"{kind}/{kind}",
+                    parameters=wanted,
+                    flow_run_name=f"{kind} {name}",
+                    timeout=0,
+                    tags=tags,
+                    idempotency_key=asked,
+                )
         except ObjectNotFound as error:
             raise ConfigError(f"There is no deployment {kind}/{kind}; run `shearline deploy` first.") from error
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code == INVALID:
-                raise ConfigError(f"The deployment {kind}/{kind} refuses its parameters: {error}") from error
-            _be_patient(error, deadline)
-        except httpx.TransportError as error:
-            _be_patient(error, deadline)
+        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+            server.bear(error)
         else:
             # called from a thread without an event loop, it returns the run itself
             return cast("FlowRun", run)
-
-
-def _wait(run: FlowRun, check: Callable[[], None]) -> State[Any]:
-    deadline = time.monotonic() + SERVER_PATIENCE_S
-    while True:
-        check()
-        try:
-            with get_client(sync_client=True) as client:
-                state = client.read_flow_run(run.id).state
-        except (httpx.TransportError, PrefectHTTPStatusError) as error:
-            _be_patient(error, deadline)
-            continue
-        if state is not None and state.is_final():
-            return state
-        deadline = time.monotonic() + SERVER_PATIENCE_S
-        time.sleep(POLL_S)
-
-
-def _be_patient(error: Exception, deadline: float) -> None:
-    """Wait a little for a server that is being restarted."""
-    if time.monotonic() > deadline:
-        raise error
-    time.sleep(POLL_S)
 
 
 def _json_parameter(value: object) -> object:

@@ -7,7 +7,6 @@ Input files count by their version in the store, which one listing tells of all 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,7 +23,8 @@ from tasks.archive.manifests import (
     read_exposure_summaries,
 )
 from tasks.archive.raw import RawKeys, raw_version
-from tasks.errors import ConfigError
+from tasks.archive.star_lists import StarLists
+from tasks.errors import ConfigError, MissingProductError
 from tasks.find_exposures import FindExposuresConfig
 from tasks.fingerprint import code_fingerprint
 from tasks.products.config import StageConfig
@@ -56,6 +56,8 @@ class ExposureRecipes:
 
     def __init__(self, config: ExposureConfig, raw: DataStore, versions: Mapping[str, str] | None = None) -> None:
         self._config, self._raw, self._versions = config, raw, versions
+        self.star_lists = StarLists(config.instrument, raw, versions)
+        """The star lists that there are."""
         self._code = _code(config)
         self._settings = _settings(config) | {"min_ccds": str(config.min_ccds)}
         self._shared = dict(self._shared_inputs())
@@ -67,21 +69,11 @@ class ExposureRecipes:
         else:
             keys = tuple(item.key for item in (files.image, files.weight, files.flag) if item is not None)
         inputs = {f"raw file {key}": self._version(key) for key in keys}
-        lists = self.star_lists(files.exposure)
+        lists = self.star_lists.of(files.exposure)
         if lists:
             lines = "".join(f"{key} {version}\n" for key, version in sorted(lists.items()))
             inputs["star lists"] = hashlib.sha256(lines.encode()).hexdigest()[:16]
         return Recipe(code=self._code, settings=self._settings, inputs=inputs | self._shared)
-
-    def star_lists(self, exposure: ExposureId) -> dict[str, str]:
-        """Return the star lists of an exposure's CCDs with their versions, of a camera that has such files."""
-        template = self._config.instrument.star_list_file
-        if template is None:
-            return {}
-        folder = template.split("{", maxsplit=1)[0].rpartition("/")[0]
-        versions = self._raw.list_versions(folder) if self._versions is None else self._versions
-        name = re.escape(template.replace("{exposure}", exposure.name)).replace(re.escape("{ccd}"), r"\d+")
-        return {key: version for key, version in versions.items() if re.fullmatch(name, key)}
 
     def _version(self, key: str) -> str:
         return raw_version(self._raw, key) if self._versions is None else self._versions[key]
@@ -160,6 +152,10 @@ def read_near(
     sky = Sky(grid, store)
     for summary in summaries.values():
         sky.add(summary)
+    for name, fault in sky.unreadable.items():
+        raise MissingProductError(
+            f"It is not known whether exposure {name} overlaps tile {tile}: {fault} Process the exposure again."
+        )
     wanted = [*sky.near(tile), *(name for name in names if name not in summaries)]
     with ThreadPoolExecutor(LOOKUPS) as threads:
         return list(threads.map(lambda name: read_exposure_products(store, name), wanted))

@@ -33,6 +33,9 @@ EDGE_ARCSEC = 1e-3
 class Sky:
     """Processed exposures on the sky, by circles that hold their CCDs, and by the CCDs where it matters.
 
+    An exposure whose WCS index cannot be read is in ``unreadable``, with the sentence that says why. If no circle was
+    recorded of it either, nobody knows where it lies, and it is not here.
+
     Parameters
     ----------
     grid
@@ -47,6 +50,7 @@ class Sky:
         half_width = np.radians(grid.size_px * grid.pixel_scale_arcsec / ARCSEC_PER_DEGREE / 2.0)
         self._tile_radius = float(np.degrees(np.arctan(half_width * np.sqrt(2.0))))
         self._half_arcsec = grid.size_px * grid.pixel_scale_arcsec / 2.0
+        self.unreadable: dict[ExposureId, str] = {}
         self._summaries: dict[ExposureId, ExposureSummary] = {}
         self._circles: dict[ExposureId, tuple[float, float, float]] = {}
         self._arrays: tuple[list[ExposureId], Floats, Floats] | None = None
@@ -58,13 +62,17 @@ class Sky:
         """Add an exposure, or put it in the place of an older version of itself."""
         before = self._summaries.get(summary.exposure)
         if before is None or before.headers != summary.headers:
-            self._forget_footprint(summary.exposure)
-            self._circles[summary.exposure] = summary.circle or self._measure_circle(summary)
+            self.discard(summary.exposure)
+            circle = summary.circle or self._measure_circle(summary)
+            if circle is None:
+                return
+            self._circles[summary.exposure] = circle
             self._arrays = None
         self._summaries[summary.exposure] = summary
 
     def discard(self, exposure: ExposureId) -> None:
         """Forget an exposure."""
+        self.unreadable.pop(exposure, None)
         if self._summaries.pop(exposure, None) is not None:
             del self._circles[exposure]
             self._forget_footprint(exposure)
@@ -144,23 +152,30 @@ class Sky:
             del self._overlaps[pair]
 
     def _footprint(self, exposure: ExposureId) -> list[Floats] | None:
-        if exposure not in self._footprints:
-            try:
-                records = read_index(self._store, self._summaries[exposure].headers)
-            except (MissingProductError, DataError):
-                return None
-            self._footprints[exposure] = [record.outline for record in records]
-        return self._footprints[exposure]
+        if exposure not in self._footprints and exposure not in self.unreadable:
+            footprint = self._read_footprint(self._summaries[exposure])
+            if footprint is not None:
+                self._footprints[exposure] = footprint
+        return self._footprints.get(exposure)
 
-    def _measure_circle(self, summary: ExposureSummary) -> tuple[float, float, float]:
-        """Return the circle of an exposure that was indexed before circles were recorded."""
-        try:
-            records = read_index(self._store, summary.headers)
-        except (MissingProductError, DataError):
-            # it may be anywhere
-            return 0.0, 0.0, 180.0
-        outline = np.concatenate([record.outline for record in records])
+    def _measure_circle(self, summary: ExposureSummary) -> tuple[float, float, float] | None:
+        """Return the circle of an exposure that was indexed before circles were recorded; none if it is unreadable."""
+        footprint = self._read_footprint(summary)
+        if footprint is None:
+            return None
+        outline = np.concatenate(footprint)
         return bounding_circle(outline[:, 0], outline[:, 1])
+
+    def _read_footprint(self, summary: ExposureSummary) -> list[Floats] | None:
+        try:
+            footprint = [record.outline for record in read_index(self._store, summary.headers)]
+        except (MissingProductError, DataError) as error:
+            self.unreadable[summary.exposure] = f"its WCS index cannot be read: {error}"
+            return None
+        if not footprint:
+            self.unreadable[summary.exposure] = f"its WCS index {summary.headers.key} has no CCDs."
+            return None
+        return footprint
 
     def _as_arrays(self) -> tuple[list[ExposureId], Floats, Floats]:
         if self._arrays is None:

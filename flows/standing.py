@@ -14,8 +14,9 @@ from flows.recipes import ExposureRecipes
 from tasks.archive.manifests import read_exposure_summary, read_refusal
 from tasks.archive.raw import RawKeys, RawListing
 from tasks.archive.raw_names import RawNames, Role
-from tasks.errors import DataError, UnknownExposureError
-from tasks.products.identity import ExposureId, Refusal
+from tasks.archive.star_lists import StarLists
+from tasks.errors import UnknownExposureError
+from tasks.products.identity import ExposureId
 from tasks.products.recipe import Recipe
 
 Standing = Literal["new", "handled", "incomplete", "foreign"]
@@ -46,7 +47,7 @@ class Standings:
 
     def __init__(self, config: ExposureConfig, store: DataStore, raw: DataStore) -> None:
         self._config, self._store, self._raw = config, store, raw
-        self._names = RawNames(config.instrument)
+        self._names, self._star_lists = RawNames(config.instrument), StarLists(config.instrument, raw)
         self._listing: RawListing | None = None
         self._listed_at = 0.0
 
@@ -67,9 +68,9 @@ class Standings:
         except UnknownExposureError:
             # several files of one kind: the flow says so, and the exposure is set aside
             return "new"
-        if files.missing:
+        if files.missing or self._star_lists.missing(exposure):
             return "incomplete"
-        summary, refusal = read_exposure_summary(self._store, exposure), self._refusal(exposure)
+        summary, refusal = read_exposure_summary(self._store, exposure), read_refusal(self._store, exposure)
         if summary is None and refusal is None:
             return "new"
         now = ExposureRecipes(self._config, self._raw).of(files)
@@ -92,13 +93,6 @@ class Standings:
         if self._listing is None or time.monotonic() - self._listed_at > LISTING_S:
             self._listing, self._listed_at = RawListing(self._raw, self._config.instrument), time.monotonic()
         return self._listing
-
-    def _refusal(self, exposure: ExposureId) -> Refusal | None:
-        try:
-            return read_refusal(self._store, exposure)
-        except DataError:
-            # damaged: the flow replaces it
-            return None
 
 
 def _files_of(recipe: Recipe) -> dict[str, str]:

@@ -153,7 +153,7 @@ def _each(
             raise
         except BaseException as error:
             # a bug, a lost store: what runs now refuses its next stage, and nothing else is started
-            current.stop(f"{type(error).__name__}: {error}")
+            current.stop_by(error)
             threads.shutdown(wait=False, cancel_futures=True)
             raise
 
@@ -167,7 +167,7 @@ def _each(
                 lost.append(SetAside(subject=str(name), stage=what, reason=str(error)))
         done += [item.result() for item in runs if item.exception() is None]
     except BaseException as error:
-        current.stop(f"{type(error).__name__}: {error}")
+        current.stop_by(error)
         raise
     finally:
         threads.shutdown(cancel_futures=True)

@@ -72,7 +72,7 @@ def process_tile(
     DataError
         If no exposure overlaps the tile, or a stage cannot work with what there is.
     """
-    with session(runner), claim(store, f"tile-{tile}"):
+    with claim(store, f"tile-{tile}"), session(runner):
         near = read_near(store, tile, config.find_exposures, exposures)
         recipe = tile_recipe(near, config, raw)
         with refusal_kept(store, tile, recipe):

@@ -58,6 +58,9 @@ class TilePlanner:
         What tiles would be made by.
     exposures
         What is to be done with the exposures of the survey, as far as it is planned.
+    by_exposures_only
+        Whether a tile counts as up to date while its exposures are what they were, whatever became of code, settings
+        and star catalogue.
     """
 
     def __init__(
@@ -67,9 +70,11 @@ class TilePlanner:
         sky: Sky,
         recipes: TileRecipes,
         exposures: Mapping[ExposureId, ExposurePlan],
+        *,
+        by_exposures_only: bool = False,
     ) -> None:
         self._config, self._store, self._sky = config, store, sky
-        self._recipes, self._exposures = recipes, exposures
+        self._recipes, self._exposures, self._by_exposures_only = recipes, exposures, by_exposures_only
 
     def plan(self, tiles: Sequence[TileId]) -> tuple[TilePlan, ...]:
         """Return what to do with tiles, in their order; of those that nobody named, only those of some exposure."""
@@ -112,6 +117,8 @@ class TilePlanner:
 
     def _changes(self, tile: TileId, before: Recipe, now: Recipe) -> tuple[str, ...]:
         """Return what is different now; exposures that only come near the tile are no difference."""
+        if self._by_exposures_only:
+            before, now = exposures_of(before), exposures_of(now)
         if before == now:
             return ()
         differing = {name for name in before.inputs.keys() | now.inputs.keys() if _differs(name, before, now)}
@@ -166,6 +173,11 @@ class TilePlanner:
             for plan in plans
             if plan is not None and plan.status == "set_aside"
         ]
+
+
+def exposures_of(recipe: Recipe) -> Recipe:
+    """Return what a recipe says of the exposures of a tile."""
+    return Recipe(inputs={name: version for name, version in recipe.inputs.items() if name.startswith(EXPOSURE)})
 
 
 def _differs(name: str, before: Recipe, now: Recipe) -> bool:

@@ -95,8 +95,11 @@ class Session:
     """What happened in this session and in those inside it; of a long night the latest."""
     _counts: Counter[Outcome] = field(default_factory=Counter)
     _stopped_by: str = ""
+    _over: bool = False
     _running: set[Running] = field(default_factory=set)
-    _lock: threading.RLock = field(default_factory=threading.RLock)
+    # those that run, and those that are just being handed over
+    _bodies: int = 0
+    _changed: threading.Condition = field(default_factory=threading.Condition)
 
     @property
     def stopped_by(self) -> str:
@@ -118,10 +121,36 @@ class Session:
 
     def stop(self, reason: str) -> None:
         """Start nothing more here and in the sessions inside; those around go on."""
-        with self._lock:
+        with self._changed:
             self._stopped_by = self._stopped_by or reason
-            waiting = list(self._running)
-        for running in waiting:
+        self._take_back()
+
+    def stop_by(self, error: BaseException) -> None:
+        """Start nothing more here and in the sessions inside because of an error.
+
+        What is not an ``Exception``, such as Ctrl-C and SIGTERM, asks the process to end soon: then the workers end at
+        once, with the bodies that they run, for all sessions that share them.
+        """
+        self.stop(f"{type(error).__name__}: {error}")
+        if not isinstance(error, Exception):
+            self.shared.workers.close(now=True)
+
+    def end(self) -> None:
+        """Start nothing more here, and wait until no body runs: from then on others may make the same products."""
+        try:
+            with self._changed:
+                self._over = True
+            self._take_back()
+            with self._changed:
+                self._changed.wait_for(lambda: self._bodies == 0)
+        except BaseException as error:
+            self.stop_by(error)
+            raise
+
+    def _take_back(self) -> None:
+        with self._changed:
+            handed_over = list(self._running)
+        for running in handed_over:
             running.cancel()
 
     def count(self, outcome: Outcome) -> int:
@@ -136,28 +165,46 @@ class Session:
         WorkerDiedError
             If the worker was killed; the next body has a fresh one.
         RunStoppedError
-            If the session was stopped before a worker was free.
+            If the session was stopped, or ended, before a worker was free; or if its stop has ended the worker.
         """
-        if self._is_stopped():
-            raise self._refusal(job)
-        running = self.shared.workers.submit(work, job)
+        self._count_bodies(1)
+        try:
+            if self._is_stopped():
+                raise self._refusal(job)
+            return self._result(self.shared.workers.submit(work, job))
+        except CancelledError as error:
+            raise self._refusal(job) from error
+        except WorkerDiedError as error:
+            if self._is_stopped():
+                # its stop may have ended the worker
+                raise self._refusal(job) from error
+            raise
+        finally:
+            self._count_bodies(-1)
+
+    def _result(self, running: Running) -> Executed:
+        """Wait for a body, which a stop of this session or of one around takes back."""
         for one in self._with_outer():
-            with one._lock:
+            with one._changed:
                 one._running.add(running)
         try:
             if self._is_stopped():
                 # it was stopped before it knew of this body
                 running.cancel()
             return running.result()
-        except CancelledError as error:
-            raise self._refusal(job) from error
         finally:
             for one in self._with_outer():
-                with one._lock:
+                with one._changed:
                     one._running.discard(running)
 
+    def _count_bodies(self, change: int) -> None:
+        for one in self._with_outer():
+            with one._changed:
+                one._bodies += change
+                one._changed.notify_all()
+
     def _is_stopped(self) -> bool:
-        return bool(self.stopped_by)
+        return self._over or bool(self.stopped_by)
 
     def _refusal(self, job: Job) -> RunStoppedError:
         cause = self.stopped_by or "its end"
@@ -185,7 +232,8 @@ def session(runner: Runner | int = 0, on_event: Callable[[StageEvent], None] | N
     """Run stages where the runner says and collect what happens; inside another session, share its workers.
 
     An error that leaves the block stops the session, unless it is a ``DataError``: one exposure or tile is then set
-    aside. Whether the session around is stopped too is for its own block to decide.
+    aside. Whether the session around is stopped too is for its own block to decide. However the block is left, no body
+    runs after it, except on a Dask cluster, where a body that was taken back may run to its end.
 
     Parameters
     ----------
@@ -206,11 +254,14 @@ def session(runner: Runner | int = 0, on_event: Callable[[StageEvent], None] | N
     except DataError:
         raise
     except BaseException as error:
-        current.stop(f"{type(error).__name__}: {error}")
+        current.stop_by(error)
         raise
     finally:
         _current.reset(token)
-        current.shared.leave()
+        try:
+            current.end()
+        finally:
+            current.shared.leave()
 
 
 def current_session() -> Session:

@@ -154,8 +154,6 @@ def _run(
         outcome, seconds = (Outcome.REUSED if product else Outcome.RUN), time.monotonic() - started
         if product is None:
             product, seconds = _execute_somewhere(current, body, wanted, arguments, store)
-            record = wanted.model_copy(update={"product": product})
-            store.put_bytes(keys.record(name, subject), record.model_dump_json(indent=1).encode())
     except RunStoppedError:
         # the error that stopped the run was told; what waited behind it did not fail
         raise
@@ -197,7 +195,7 @@ def _execute_somewhere(
     logger = get_run_logger() if TaskRunContext.get() is not None else logging.getLogger(f"{LOGGER}.run")
     job = Job(wanted.stage, wanted.subject, store, logger.warning)
     try:
-        done = current.execute(functools.partial(_execute, address, made, wanted.subject, dict(arguments)), job)
+        done = current.execute(functools.partial(_execute, address, made, wanted, dict(arguments)), job)
     except Exception as error:
         _relay(logger, vars(error).pop(LOG_LINES, ()))
         raise
@@ -226,8 +224,11 @@ class _Collector(logging.Handler):
         self.lines.append(LogLine(record.levelno, f"{self._identity}: {record.getMessage()}"))
 
 
-def _execute(address: tuple[str, str], made: Provenance, subject: str, arguments: dict[str, Any]) -> Executed:
-    """Run a stage body, in this process or a worker; its log lines come back with the product."""
+def _execute(address: tuple[str, str], made: Provenance, wanted: Record, arguments: dict[str, Any]) -> Executed:
+    """Run a stage body, in this process or a worker; its log lines come back with the product.
+
+    The record is written here too: what was made is then reused though its answer was lost on the way to the flow.
+    """
     module, qualname = address
     task: Task[Any, ProductRef] = getattr(importlib.import_module(module), qualname)
     if code_fingerprint(module) != made.code:
@@ -236,7 +237,7 @@ def _execute(address: tuple[str, str], made: Provenance, subject: str, arguments
             "start again, with the same version everywhere."
         )
     body = inspect.unwrap(task.fn)
-    logger, collector = logging.getLogger(LOGGER), _Collector(f"{made.stage} {subject}")
+    logger, collector = logging.getLogger(LOGGER), _Collector(f"{made.stage} {wanted.subject}")
     logger.addHandler(collector)
     started = time.monotonic()
     level, propagate = logger.level, logger.propagate
@@ -245,6 +246,10 @@ def _execute(address: tuple[str, str], made: Provenance, subject: str, arguments
     try:
         with provenance(made):
             product: ProductRef = body(**arguments)
+        record = wanted.model_copy(update={"product": product})
+        _output_store(arguments).put_bytes(
+            keys.record(wanted.stage, wanted.subject), record.model_dump_json(indent=1).encode()
+        )
     except Exception as error:
         # what was said before an error says most; its attributes are what crosses to the flow with it
         vars(error)[LOG_LINES] = collector.lines

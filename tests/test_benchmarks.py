@@ -3,7 +3,9 @@
 import runpy
 from pathlib import Path
 
-STAGES = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "stages.py"))
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+STAGES = runpy.run_path(str(BENCHMARKS / "stages.py"))
+SCALING = runpy.run_path(str(BENCHMARKS / "scaling.py"))
 
 
 def test_time_in_the_queue_is_not_time_at_work() -> None:
@@ -15,3 +17,10 @@ def test_time_in_the_queue_is_not_time_at_work() -> None:
 
 def test_no_job_takes_less_than_nothing() -> None:
     assert STAGES["busy_spans"]([(2.0, 1.0), (1.5, 0.1)]) == [1.0, 0.0]
+
+
+def test_overhead_is_what_the_wall_time_is_longer_than_the_shared_work() -> None:
+    # 4 s of work take 2 workers 2 s; the rest is overhead, of 4 tasks
+    row = SCALING["summarize"]("local", 2, 1, [1.0, 0.5, 1.5, 1.0], wall_s=2.4, cpu_s=0.2, start_s=3.0)
+
+    assert (row.tasks, row.stages_s, row.overhead_ms, row.flow_cpu_ms) == (4, 4.0, 100.0, 50.0)

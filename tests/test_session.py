@@ -1,6 +1,12 @@
 import contextvars
 import logging
-from concurrent.futures import ThreadPoolExecutor
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from threading import Event, Thread
 
 import pytest
@@ -89,13 +95,15 @@ def test_an_error_that_leaves_the_block_of_the_night_stops_the_night() -> None:
 
 
 def test_what_waits_for_a_worker_is_given_up_when_the_session_is_stopped(store: DataStore) -> None:
-    with session(1) as night, ThreadPoolExecutor(1) as threads:
+    def slowly() -> Session:
         with session() as slow:
-            running = threads.submit(
-                contextvars.copy_context().run, write_task.fn, ccd(1), WriteConfig(wait_s=2), store
-            )
-            while not store.list_keys("started"):
-                pass
+            write_task.fn(ccd(1), WriteConfig(wait_s=5), store)
+        return slow
+
+    with session(1) as night, ThreadPoolExecutor(1) as threads:
+        running = threads.submit(contextvars.copy_context().run, slowly)
+        while not store.list_keys("started"):
+            time.sleep(0.01)
         with session() as waiting, ThreadPoolExecutor(5) as more:
             # the pool keeps two bodies at hand, which cannot be taken back
             queue = [
@@ -103,15 +111,16 @@ def test_what_waits_for_a_worker_is_given_up_when_the_session_is_stopped(store: 
                 for n in range(2, 7)
             ]
             while len(waiting._running) < 5:
-                pass
+                time.sleep(0.01)
             waiting.stop("a bug")
             errors = [future.exception() for future in queue]
-        assert running.result().subject == "2113737-1"
+        slow = running.result()
 
     stopped = [error for error in errors if isinstance(error, RunStoppedError)]
     assert len(stopped) == 3
     assert "was not run: the run was stopped by a bug" in str(stopped[0])
     assert night.stopped_by == slow.stopped_by == ""
+    assert store.exists("written/2113737-1")
 
 
 def test_sessions_inside_share_the_workers_until_the_last_one_ends(store: DataStore) -> None:
@@ -208,6 +217,131 @@ def test_a_stopped_session_refuses_work_that_is_handed_to_it_directly(store: Dat
         job = Job("write", "2113737-1", store, logging.getLogger("shearline.run").warning)
         with pytest.raises(RunStoppedError, match="write of 2113737-1 was not run: the run was stopped by a bug"):
             current.execute(Never(), job)
+
+
+def test_what_waits_for_its_turn_in_this_process_is_given_up_when_the_session_is_stopped(store: DataStore) -> None:
+    with session(0) as current, ThreadPoolExecutor(4) as threads:
+        runs = [threads.submit(contextvars.copy_context().run, write_task.fn, ccd(1), WriteConfig(wait_s=2), store)]
+        while not store.list_keys("started"):
+            time.sleep(0.01)
+        runs += [
+            threads.submit(contextvars.copy_context().run, write_task.fn, ccd(n), WriteConfig(), store)
+            for n in (2, 3, 4)
+        ]
+        while current._bodies < 4:
+            time.sleep(0.01)
+        current.stop("a bug")
+        errors = [run.exception() for run in runs]
+
+    assert [type(error) for error in errors] == [type(None), *[RunStoppedError] * 3]
+    assert store.list_keys("written") == ["written/2113737-1"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_do_not_come_back_after_their_session(store: DataStore, workers: int) -> None:
+    with session(workers) as ended:
+        write_task.fn(ccd(1), WriteConfig(), store)
+    job = Job("write", "2113737-2", store, logging.getLogger("shearline.run").warning)
+
+    with pytest.raises(RunStoppedError, match="write of 2113737-2 was not run: the workers of its session have ended"):
+        ended.shared.workers.submit(Never(), job)
+    with pytest.raises(RunStoppedError, match="write of 2113737-2 was not run: the run was stopped by its end"):
+        ended.execute(Never(), job)
+
+
+def test_a_session_ends_when_its_last_body_has_ended(store: DataStore) -> None:
+    with session(1), ThreadPoolExecutor(1) as threads:
+        with session() as inside:
+            body = threads.submit(contextvars.copy_context().run, write_task.fn, ccd(1), WriteConfig(wait_s=1), store)
+            while not store.list_keys("started"):
+                time.sleep(0.01)
+        assert store.exists("written/2113737-1")
+        assert inside._bodies == 0
+        assert body.result().key == "written/2113737-1"
+
+
+def test_ctrl_c_ends_what_runs_and_nothing_is_tried_again(store: DataStore) -> None:
+    seen: list[StageEvent] = []
+
+    def night(threads: ThreadPoolExecutor) -> None:
+        with session(1, seen.append), session():
+            bodies.append(
+                threads.submit(contextvars.copy_context().run, write_task.fn, ccd(1), WriteConfig(wait_s=60), store)
+            )
+            while not store.list_keys("started"):
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    bodies: list[Future[ProductRef]] = []
+    with ThreadPoolExecutor(1) as threads:
+        with pytest.raises(KeyboardInterrupt):
+            night(threads)
+        with pytest.raises(RunStoppedError, match=r"write of 2113737-1 was not run: .* stopped by KeyboardInterrupt"):
+            bodies[0].result()
+
+    assert seen == []
+    assert store.list_keys("written") == []
+
+
+PROGRAM = """
+import contextvars, signal, sys, time
+from concurrent.futures import ThreadPoolExecutor
+
+from small_stages import WriteConfig, write_task
+
+from blocks.lease import lease
+from blocks.store import DataStore
+from tasks.products.identity import CcdId
+from tasks.session import session
+
+
+def terminate(number, frame):
+    raise SystemExit(143)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, terminate)
+    store = DataStore(root=sys.argv[1], collection="test")
+    with ThreadPoolExecutor(1) as threads, lease(store, "exposure-2113737"), session(1):
+        ccd = CcdId(exposure="2113737", ccd=1)
+        threads.submit(contextvars.copy_context().run, write_task.fn, ccd, WriteConfig(wait_s=60), store).result()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_is_told_to_end_ends_its_bodies_before_it_gives_back_its_lease(
+    store: DataStore, tmp_path: Path, number: signal.Signals
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
+    process = subprocess.Popen(
+        [sys.executable, str(program), store.root],
+        env=os.environ | {"PYTHONPATH": paths},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not (started := store.list_keys("started")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        worker = int(store.read_bytes(started[0]))
+        # a shell sends Ctrl-C to all processes of the group
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        while store.list_keys("leases"):
+            time.sleep(0.001)
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+        _, said = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    assert process.returncode in {143, -signal.SIGINT, 130}
+    assert store.list_keys("written") == []
+    assert "ForkServerProcess" not in said
 
 
 class Never:

@@ -1,8 +1,11 @@
 import logging
 import os
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,8 @@ from tasks.errors import ConfigError, DataError, MissingProductError, RunStopped
 from tasks.products.identity import CcdId, ProductRef
 from tasks.session import Outcome, WorkerDiedError, session
 from tasks.stage import StageTask
+from tasks.workers.bodies import ONE_THREAD
+from tasks.workers.processes import one_thread
 
 CCD = CcdId(exposure="2113737", ccd=1)
 
@@ -135,6 +140,16 @@ def test_bodies_run_in_worker_processes_and_their_errors_come_back(store: DataSt
         write_task.fn(CCD, WriteConfig(fail_ccd=1), store)
 
 
+def test_workers_leave_ctrl_c_to_the_flow(store: DataStore, pool: None) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        body = threads.submit(copy_context().run, write_task.fn, CCD, WriteConfig(wait_s=1), store)
+        while not (started := store.list_keys("started")):
+            time.sleep(0.01)
+        os.kill(int(store.read_bytes(started[0])), signal.SIGINT)
+
+        assert body.result().key == "written/2113737-1"
+
+
 def test_after_a_worker_was_killed_the_next_body_has_a_fresh_one(store: DataStore, pool: None) -> None:
     with pytest.raises(WorkerDiedError, match="a worker process died, perhaps for want of memory: try fewer than 1"):
         write_task.fn(CCD, WriteConfig(kill_worker_of_ccd=1), store)
@@ -147,6 +162,21 @@ def test_the_environment_is_left_as_it_was(store: DataStore, monkeypatch: pytest
     with session(1):
         write_task.fn(CCD, WriteConfig(), store)
 
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_the_environment_is_left_as_it_was_by_threads_whose_blocks_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    first, second = one_thread(), one_thread()
+    with ThreadPoolExecutor(1) as other:
+        first.__enter__()
+        other.submit(second.__enter__).result()
+        first.__exit__(None, None, None)
+        inside = {name: os.environ.get(name) for name in ONE_THREAD}
+        other.submit(second.__exit__, None, None, None).result()
+
+    assert inside == dict.fromkeys(ONE_THREAD, "1")
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ
 

@@ -8,17 +8,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from uuid import UUID
 
-from fault_suite.kills import Reference, Tally, targets
+from fault_suite.kills import rarest
+from fault_suite.reference import Reference, targets
 from fault_suite.runs import Target
 from fault_suite.services import family, is_alive
 from fault_suite.station import Station
+from fault_suite.tally import Tally
 from fault_suite.watching import Folder, Watcher, snapshot
 from fault_suite.world import World
 
 START_LIMIT_S = 120.0
 RUN_LIMIT_S = 300.0
 FINAL = ("Completed", "Failed", "Crashed", "Cancelled")
-DEPLOYED_MODES = ("deployed flow", "worker", "worker and flow")
+# a single kill is of both
+DEPLOYED_MODES = ("worker and flow", "worker", "deployed flow")
 
 
 class DeployedLane:
@@ -48,7 +51,7 @@ class DeployedLane:
                 finished = []
                 for target in targets(self._world):
                     if done < n_kills:
-                        mode = DEPLOYED_MODES[done % len(DEPLOYED_MODES)]
+                        mode = rarest(self._tally.by_target, target.kind, DEPLOYED_MODES)
                         done += self._target(collection, place, target, mode)
                         finished.append(target)
             self._tally.watched(watcher)
@@ -97,7 +100,7 @@ class DeployedLane:
             self._station.worker.kill_alone()
         if mode != "worker":
             process.kill()
-        self._tally.killed(mode, collection)
+        self._tally.killed(target.kind, mode, collection)
         if mode != "worker":
             gone_by = time.monotonic() + 10
             while any(map(is_alive, relatives)) and time.monotonic() < gone_by:

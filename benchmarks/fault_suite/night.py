@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import statistics
 import threading
 import time
 from pathlib import Path
@@ -20,6 +22,8 @@ WORKERS = 2
 PARALLEL = 4
 PER_TILE = 20
 SAMPLE_S = 2.0
+# samples before and after a moment
+AROUND = 3
 
 
 class MemoryTrace:
@@ -46,10 +50,11 @@ class MemoryTrace:
             self.samples.append(self._service.memory_mb())
 
     def at(self, fraction: float) -> float | None:
-        """Return the memory in MB after a fraction of the time; none without samples."""
+        """Return the memory in MB after a fraction of the time, the median of some samples; none without samples."""
         if not self.samples:
             return None
-        return round(self.samples[min(int(fraction * len(self.samples)), len(self.samples) - 1)])
+        middle = min(int(fraction * len(self.samples)), len(self.samples) - 1)
+        return round(statistics.median(self.samples[max(0, middle - AROUND) : middle + AROUND + 1]))
 
 
 def overhead(busy_s: float, wall_s: float, workers: int) -> float:
@@ -71,10 +76,10 @@ def measure_night(folder: Path, server: Service, n_exposures: int) -> dict[str, 
     store = DataStore(root=raw.root, collection="night")
     runner = Runner(workers=WORKERS)
     with MemoryTrace(server) as memory:
-        started = time.monotonic()
+        started, cpu_s = time.monotonic(), time.process_time() + server.cpu_s()
         with session(runner) as current:
             report = run_night(world.config, store, raw, runner, None, PARALLEL)
-        wall_s = time.monotonic() - started
+        wall_s, cpu_s = time.monotonic() - started, time.process_time() + server.cpu_s() - cpu_s
     done = report.count("exposure", "done"), report.count("tile", "done")
     if done != (n_exposures, len(world.tiles)):
         raise RuntimeError(f"of {n_exposures} exposures and {len(world.tiles)} tiles {done} were done")
@@ -88,5 +93,7 @@ def measure_night(folder: Path, server: Service, n_exposures: int) -> dict[str, 
         "night_stage_s_mean": round(sum(ran) / len(ran), 3),
         "overhead_fraction": round(overhead(sum(ran), wall_s, WORKERS), 3),
         "overhead_per_stage_s": round((WORKERS * wall_s - sum(ran)) / len(ran), 3),
-        "server_rss_mb": {name: memory.at(at) for name, at in (("10%", 0.1), ("50%", 0.5), ("100%", 1.0))},
+        "orchestration_cpu_per_stage_s": round(cpu_s / len(ran), 3),
+        "orchestration_cpu_fraction": round(cpu_s / ((os.cpu_count() or 1) * wall_s), 3),
+        "server_rss_mb": {name: memory.at(at) for name, at in (("25%", 0.25), ("50%", 0.5), ("100%", 1.0))},
     }

@@ -36,14 +36,20 @@ class Postgres:
         if self._user is not None:
             shutil.chown(self._folder, self._user)
         data = self._folder / "data"
-        create = [self._tools / "initdb", f"--pgdata={data}", "--auth=trust", "--username=prefect", "--no-sync"]
+        create: list[str | Path] = [
+            self._tools / "initdb",
+            f"--pgdata={data}",
+            "--auth=trust",
+            "--username=prefect",
+            "--no-sync",
+        ]
         subprocess.run(create, check=True, capture_output=True, user=self._user, cwd=self._folder)
         settings = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self._folder}"]
-        command = [self._tools / "postgres", "-D", data, "-p", str(self._port), *settings]
+        command: list[str | Path] = [self._tools / "postgres", "-D", data, "-p", str(self._port), *settings]
         self._process = subprocess.Popen(
             command, user=self._user, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        ready = [self._tools / "pg_isready", "--host=127.0.0.1", f"--port={self._port}", "--quiet"]
+        ready: list[str | Path] = [self._tools / "pg_isready", "--host=127.0.0.1", f"--port={self._port}", "--quiet"]
         limit = time.monotonic() + START_S
         while subprocess.run(ready, check=False).returncode != 0:
             if time.monotonic() > limit:

@@ -21,6 +21,7 @@ RUN_LIMIT_S = 300.0
 # processes that were left behind must have ended by then
 ORPHANS_GONE_S = 10.0
 
+Kind = Literal["exposure", "tile"]
 Mode = Literal["group", "flow", "pool worker"]
 MODES: tuple[Mode, ...] = ("group", "flow", "pool worker")
 
@@ -28,7 +29,7 @@ MODES: tuple[Mode, ...] = ("group", "flow", "pool worker")
 class Target(NamedTuple):
     """What a run works on."""
 
-    kind: Literal["exposure", "tile"]
+    kind: Kind
     name: str
 
 
@@ -75,6 +76,11 @@ class Run:
     def pid(self) -> int:
         """Process id of the flow."""
         return self._process.pid
+
+    @property
+    def work_s(self) -> float:
+        """Seconds from its first to its last stage; 0 if it finished none."""
+        return (self.last_stage or 0.0) - (self.first_stage or 0.0)
 
     def _read(self) -> None:
         for line in self._process.stderr or ():

@@ -25,6 +25,8 @@ SHEARLINE = (sys.executable, "-m", "deployments.cli")
 S3_BUCKET = "faults"
 # what any S3 server of the suite accepts
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "faults", "AWS_SECRET_ACCESS_KEY": "faults-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+# settings of Prefect and S3 that are the user's; and killed processes leave no coverage that could be read
+NOT_INHERITED = ("PREFECT_", "AWS_", "COV_CORE_", "COVERAGE_")
 
 
 def free_port() -> int:
@@ -45,7 +47,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     more
         Further variables.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "AWS_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
     return kept | {
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -116,6 +118,17 @@ class Service:
             except psutil.Error:
                 continue
         return total / 1e6
+
+    def cpu_s(self) -> float:
+        """Return the processor time of it and its children until now, in seconds."""
+        total = 0.0
+        for process in family(self.pid):
+            try:
+                times = process.cpu_times()
+            except psutil.Error:
+                continue
+            total += times.user + times.system
+        return total
 
     def tail(self, n_lines: int = 15) -> str:
         """Return the end of its log."""

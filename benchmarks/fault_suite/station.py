@@ -7,13 +7,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import psutil
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+)
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
@@ -99,13 +105,18 @@ class Station:
                 continue
         return None
 
-    def runs_of(self, flow: str) -> list[FlowRun]:
-        """Return all runs of a flow, the oldest first."""
+    def runs_of(self, flow: str, since: datetime) -> list[FlowRun]:
+        """Return the runs of a flow that were asked for since a moment, the oldest first.
+
+        Other parts of the suite may have used the server, for exposures of the same names.
+        """
         found: list[FlowRun] = []
+        asked_for = FlowRunFilter(expected_start_time=FlowRunFilterExpectedStartTime(after_=since))
         with get_client(sync_client=True) as client:
             while True:
                 page = client.read_flow_runs(
                     flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
+                    flow_run_filter=asked_for,
                     sort=FlowRunSort.EXPECTED_START_TIME_ASC,
                     limit=PAGE,
                     offset=len(found),

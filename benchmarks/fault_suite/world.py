@@ -80,7 +80,14 @@ class World:
         return tuple(name for names in self.tiles.values() for name in names)
 
 
-def make_world(folder: Path, changes: Sequence[str], raw: DataStore, n_exposures: int, per_tile: int) -> World:
+def make_world(
+    folder: Path,
+    changes: Sequence[str],
+    raw: DataStore,
+    n_exposures: int,
+    per_tile: int,
+    staging: DataStore | None = None,
+) -> World:
     """Simulate a pointing and copy it over as many fields as are needed.
 
     A copy has another name and another place on the sky; its pixels are those of the simulated exposure. Every field
@@ -96,6 +103,8 @@ def make_world(folder: Path, changes: Sequence[str], raw: DataStore, n_exposures
         Where the raw files go.
     n_exposures, per_tile
         Number of exposures, and how many of them make a field; the last field may have fewer.
+    staging
+        Where the exposures go instead, until somebody delivers them; the files that all share go to ``raw``.
     """
     base = load_survey("demo", changes)
     if base.simulation is None:
@@ -112,7 +121,7 @@ def make_world(folder: Path, changes: Sequence[str], raw: DataStore, n_exposures
         n_here = min(per_tile, n_exposures - field * per_tile)
         names = tuple(ExposureId(f"{FIRST_NUMBER + field * 100 + k:07d}") for k in range(n_here))
         for k, name in enumerate(names):
-            copy_exposure(scratch, simulated[k % len(simulated)], raw, name, field * FIELD_STEP_DEG)
+            copy_exposure(scratch, simulated[k % len(simulated)], staging or raw, name, field * FIELD_STEP_DEG)
         tiles[TileId(f"{FIRST_TILE.column + field}.{FIRST_TILE.row}")] = names
     raw.put_bytes(STAR_CATALOG, star_catalog(scratch, len(tiles)))
     return write_survey(folder, base, raw, tiles)

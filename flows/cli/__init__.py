@@ -3,10 +3,11 @@
 import typer
 
 from flows.cli.arrival import notify, receive, watch
-from flows.cli.night import plan, run_night, status_app
+from flows.cli.night import plan, run_night
 from flows.cli.run import demo, run_app
 from flows.cli.settings import config_app
 from flows.cli.shell import Exit
+from flows.cli.status import status_app
 
 __all__ = ["Exit", "app"]
 

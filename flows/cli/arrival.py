@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.shell import Changes, Collection, RawRoot, StoreRoot, Survey, guarded, prepare
+from flows.cli.options import Archive, Place, grouped
+from flows.cli.shell import guarded, is_there
 
 if TYPE_CHECKING:
     from flows.receiver.signatures import Credentials
@@ -26,12 +29,11 @@ SecretBlock = Annotated[
 ]
 
 
+@grouped
 def notify(
     what: Annotated[list[str], typer.Argument(metavar="URI...", help="Files of exposures, or names of exposures.")],
-    survey: Survey = "cfis",
-    changes: Changes = None,
-    store: StoreRoot = "store",
-    collection: Collection = "main",
+    *,
+    archive: Archive,
     receiver: Annotated[
         str | None, typer.Option("--receiver", help="Address of a receiver to tell, instead of writing to the store.")
     ] = None,
@@ -43,7 +45,7 @@ def notify(
         if receiver is not None:
             _notify_receiver(receiver, what, shared_secret(secret_block))
             return
-        config, data_store, _ = prepare(survey, changes, store, None, collection)
+        config, data_store, _ = archive.open()
         from flows.announce import announce_files
 
         for exposure in announce_files(data_store, what, config.exposure.instrument, survey=config.name):
@@ -65,21 +67,24 @@ def _notify_receiver(url: str, what: list[str], secret: str | None) -> None:
             typer.echo(f"announced {name}")
 
 
+@grouped
 def watch(
     root: Annotated[str, typer.Argument(metavar="RAW", help="Folder or s3:// URL of the raw files.")],
-    survey: Survey = "cfis",
-    changes: Changes = None,
-    store: StoreRoot = "store",
-    collection: Collection = "main",
+    *,
+    archive: Archive,
     interval: Annotated[float, typer.Option("--interval", min=0.1, help="Seconds between two looks.")] = 10.0,
     once: Annotated[bool, typer.Option("--once", help="Look twice, announce what is there, and end.")] = False,
 ) -> None:
     """Announce the exposures whose files lie complete and unchanged in the raw store, until interrupted."""
 
     def work() -> None:
-        config, data_store, raw = prepare(survey, changes, store, root, collection)
+        config, data_store, raw = archive.open(root)
         from flows.watch import Watch
         from flows.watch import watch as keep_watching
+        from tasks.errors import ConfigError
+
+        if not is_there(raw):
+            raise ConfigError(f"There is no folder {raw.url} to watch.")
 
         current = Watch(data_store, raw, config.exposure, config.name)
         with interruptible() as stop:
@@ -88,13 +93,11 @@ def watch(
     guarded(work)
 
 
+@grouped
 def receive(
     listen: Annotated[str, typer.Option("--listen", help="Address and port to listen at.")] = "127.0.0.1:8700",
-    survey: Survey = "cfis",
-    changes: Changes = None,
-    store: StoreRoot = "store",
-    raw: RawRoot = None,
-    collection: Collection = "main",
+    *,
+    place: Place,
     allow_bearer: Annotated[
         bool, typer.Option("--allow-bearer", help=f"Also accept the bearer token ${TOKEN}, which can be replayed.")
     ] = False,
@@ -105,7 +108,7 @@ def receive(
     def work() -> None:
         host, port = address(listen)
         known = credentials(secret_block, allow_bearer=allow_bearer)
-        config, data_store, raw_store = prepare(survey, changes, store, raw, collection)
+        config, data_store, raw_store = place.open()
         from flows.receiver.outbox import Outbox
         from flows.receiver.service import Receiver, make_server
         from tasks.errors import ConfigError
@@ -113,13 +116,15 @@ def receive(
         with Outbox(config.name) as outbox:
             receiver = Receiver(data_store, raw_store, config.exposure.instrument, known, outbox)
             server = make_server(receiver, host, port)
-            typer.echo(f"receiving at http://{listen}/arrivals for {raw_store.url}")
             try:
-                # when it has ended, the server raises the signal again that ended it
-                with interruptible():
-                    server.run()
-            except SystemExit as error:
-                raise ConfigError(f"Cannot listen at {listen}; its log says why. Choose another --listen.") from error
+                listening = socket.create_server((host, port), family=AF_INET6 if ":" in host else AF_INET)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise ConfigError(f"Cannot listen at {listen}: {reason}. Choose another --listen.") from error
+            # when it has ended, the server raises the signal again that ended it
+            with listening, interruptible():
+                typer.echo(f"receiving at http://{listen}/arrivals for {raw_store.url}")
+                server.run(sockets=[listening])
 
     guarded(work)
 

@@ -7,33 +7,19 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.shell import (
-    Changes,
-    Collection,
-    RawRoot,
-    RunnerKind,
-    Scheduler,
-    StoreRoot,
-    Survey,
-    Workers,
-    guarded,
-    identity,
-    make_runner,
-    prepare,
-    stores,
-    watched,
-)
+from flows.cli.options import Machines, Place, grouped
+from flows.cli.shell import Changes, Collection, guarded, identity, stores, watched
 
 run_app = typer.Typer(no_args_is_help=True, help="Process one exposure, one tile or a whole survey.")
 
 
+@grouped
 def demo(
     root: Annotated[Path, typer.Option("--root", help="Folder of the demo; everything stays in it.")] = Path("demo"),
     changes: Changes = None,
     collection: Collection = "demo",
-    runner: RunnerKind = "local",
-    workers: Workers = 2,
-    scheduler: Scheduler = None,
+    *,
+    machines: Machines,
 ) -> None:
     """Simulate a small survey, process it all the way and compare the recovered shear with the input."""
 
@@ -44,7 +30,7 @@ def demo(
 
         config = load_survey("demo", changes or ())
         store, raw = stores(str(root / "store"), None, collection)
-        where = make_runner(runner, workers, scheduler)
+        where = machines.choose()
         with watched(where) as current:
             products, summary = run_demo(config, store, raw, root, where, current)
         print_demo(products, summary, current)
@@ -53,28 +39,25 @@ def demo(
 
 
 @run_app.command("exposure")
+@grouped
 def run_exposure(
     exposure: Annotated[str, typer.Argument(help="Name of the exposure, such as 2113737.")],
-    survey: Survey = "cfis",
-    changes: Changes = None,
-    store: StoreRoot = "store",
-    raw: RawRoot = None,
-    collection: Collection = "main",
-    runner: RunnerKind = "local",
-    workers: Workers = 2,
-    scheduler: Scheduler = None,
+    *,
+    place: Place,
+    machines: Machines,
 ) -> None:
     """Take one raw exposure to masks, source tables and PSF models."""
 
     def work() -> None:
-        where = make_runner(runner, workers, scheduler)
-        config, data_store, raw_store = prepare(survey, changes, store, raw, collection)
-        from flows.exposure import process_exposure
-        from flows.progress import print_exposures, print_set_aside
         from tasks.products.identity import ExposureId
 
+        name, where = identity(ExposureId, exposure), machines.choose()
+        config, data_store, raw_store = place.open()
+        from flows.exposure import process_exposure
+        from flows.progress import print_exposures, print_set_aside
+
         with watched(where):
-            products = process_exposure(identity(ExposureId, exposure), config.exposure, data_store, raw_store, where)
+            products = process_exposure(name, config.exposure, data_store, raw_store, where)
         print_exposures([products])
         print_set_aside(products.set_aside)
 
@@ -82,27 +65,23 @@ def run_exposure(
 
 
 @run_app.command("tile")
+@grouped
 def run_tile(
     tile: Annotated[str, typer.Argument(help="Name of the tile, such as 210.296.")],
-    survey: Survey = "cfis",
-    changes: Changes = None,
-    store: StoreRoot = "store",
-    raw: RawRoot = None,
-    collection: Collection = "main",
-    runner: RunnerKind = "local",
-    workers: Workers = 2,
-    scheduler: Scheduler = None,
+    *,
+    place: Place,
+    machines: Machines,
 ) -> None:
     """Take the processed exposures of one tile to its shape catalogue."""
 
     def work() -> None:
-        where = make_runner(runner, workers, scheduler)
-        config, data_store, raw_store = prepare(survey, changes, store, raw, collection)
-        from flows.progress import print_set_aside, print_tiles
-        from flows.tile import process_tile
         from tasks.products.identity import TileId
 
-        name = identity(TileId, tile)
+        name, where = identity(TileId, tile), machines.choose()
+        config, data_store, raw_store = place.open()
+        from flows.progress import print_set_aside, print_tiles
+        from flows.tile import process_tile
+
         with watched(where):
             products = process_tile(name, config.tile, data_store, raw_store, where, config.exposures)
         print_tiles([products])
@@ -112,21 +91,17 @@ def run_tile(
 
 
 @run_app.command("survey")
+@grouped
 def run_survey(
-    survey: Survey = "cfis",
-    changes: Changes = None,
-    store: StoreRoot = "store",
-    raw: RawRoot = None,
-    collection: Collection = "main",
-    runner: RunnerKind = "local",
-    workers: Workers = 2,
-    scheduler: Scheduler = None,
+    *,
+    place: Place,
+    machines: Machines,
 ) -> None:
     """Process every exposure and tile of a survey and merge the catalogues."""
 
     def work() -> None:
-        where = make_runner(runner, workers, scheduler)
-        config, data_store, raw_store = prepare(survey, changes, store, raw, collection)
+        where = machines.choose()
+        config, data_store, raw_store = place.open()
         from flows.progress import print_survey
         from flows.survey import process_survey
         from tasks.errors import DataError

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import date
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -14,7 +15,6 @@ import typer
 
 if TYPE_CHECKING:
     from blocks.store import DataStore
-    from flows.config import SurveyConfig
     from tasks.runner import Runner
     from tasks.session import Session
 
@@ -39,10 +39,6 @@ class Exit(IntEnum):
 Survey = Annotated[str, typer.Option("--survey", "-s", help="Survey file, or the name of one that comes along.")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Change one setting; repeatable.")
-]
-StoreRoot = Annotated[str, typer.Option("--store", help="Folder or s3:// URL of the products.")]
-RawRoot = Annotated[
-    str | None, typer.Option("--raw", help="Folder or s3:// URL of the raw files; by default `raw` in the store.")
 ]
 Collection = Annotated[str, typer.Option("--collection", help="Processing version: a folder of the store.")]
 Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Number of worker processes.")]
@@ -89,18 +85,10 @@ def set_up_prefect(home: Path | None) -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
+    # as often as runs of the deployments: with Prefect's own 180 s a server learns late that a run has died
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
     if home is not None and not os.environ.get("PREFECT_API_URL"):
         os.environ["PREFECT_HOME"] = str(home.resolve())
-
-
-def prepare(
-    survey: str, changes: Sequence[str] | None, store: str, raw: str | None, collection: str, *, write: bool = True
-) -> tuple[SurveyConfig, DataStore, DataStore]:
-    """Return the settings of a survey, its store, which is known to work if it is to be written, and its raw store."""
-    from flows.config import load_survey
-
-    config = load_survey(survey, changes or ())
-    return config, *stores(store, raw, collection, write=write)
 
 
 def stores(store: str, raw: str | None, collection: str, *, write: bool = True) -> tuple[DataStore, DataStore]:
@@ -114,14 +102,21 @@ def stores(store: str, raw: str | None, collection: str, *, write: bool = True) 
         products = DataStore(root=store, collection=collection)
         raw_store = DataStore(root=raw) if raw else DataStore(root=store, collection="raw")
     except ValidationError as error:
-        raise ConfigError(error.errors()[0]["msg"]) from error
+        raise ConfigError(f"{error.errors()[0]['msg'].removeprefix('Value error, ')}.") from error
     if products.url == raw_store.url:
         raise ConfigError(
             f"Products cannot go to {products.url}, where the raw files are; choose another --collection."
         )
     if write:
         products.probe()
+    elif not is_there(products) and not is_there(raw_store):
+        raise ConfigError(f"There is neither a folder {products.url} nor {raw_store.url}; check --store and --raw.")
     return products, raw_store
+
+
+def is_there(store: DataStore) -> bool:
+    """Tell whether the folder of a store exists; of a bucket that is not known before it is asked."""
+    return not store.is_local or Path(store.url.removeprefix("file://")).is_dir()
 
 
 def identity(kind: Callable[[str], Name], text: str) -> Name:
@@ -134,6 +129,22 @@ def identity(kind: Callable[[str], Name], text: str) -> Name:
         return kind(text)
     except ValidationError as error:
         raise ConfigError(f"{text[:80]!r} cannot be the name of an exposure or tile.") from error
+
+
+def evening(text: str | None) -> date | None:
+    """Return the date by which the command line named a night."""
+    from tasks.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        night = date.fromisoformat(text)
+    except ValueError:
+        night = date.min
+    # a night on the first or last day of the calendar is not within the calendar in every time zone
+    if not date.min < night < date.max:
+        raise ConfigError(f"{text[:40]!r} is not a date; write it as 2026-11-20.")
+    return night
 
 
 def watched(runner: Runner) -> AbstractContextManager[Session]:

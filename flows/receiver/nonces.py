@@ -6,7 +6,9 @@ import hashlib
 import re
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from blocks.store import DataStore
 from flows.receiver.refusals import BusyError, ReplayedError
@@ -28,38 +30,61 @@ class NonceBook:
     def __init__(self, store: DataStore) -> None:
         self._store = store
         self._known: dict[str, int] = {}
-        self._cleared_at = 0.0
+        self._in_work: set[str] = set()
         self._lock = threading.Lock()
 
-    def remember(self, stamp: Stamp, now: float | None = None) -> None:
-        """Enter a nonce.
+    @contextmanager
+    def entering(self, stamp: Stamp) -> Iterator[None]:
+        """Enter the nonce of a request when what is done with the request has succeeded, and not if it fails.
 
         Raises
         ------
         ReplayedError
             If it was entered before.
         BusyError
-            If there were too many in the last minutes.
+            If the same request is in work now, or there were too many in the last minutes.
         StoreError
             If the store cannot be used now.
         """
-        now = time.time() if now is None else now
         key = f"{FOLDER}/{stamp.timestamp}-{hashlib.sha256(stamp.nonce.encode()).hexdigest()[:32]}"
         with self._lock:
-            if now - self._cleared_at > MAX_AGE_S:
-                self._clear(now)
-            if len(self._known) >= MAX_NONCES:
+            if key in self._known:
+                raise _replayed()
+            if key in self._in_work:
+                raise BusyError("This very request is being dealt with; try again.")
+            if len(self._known) + len(self._in_work) >= MAX_NONCES:
                 raise BusyError(f"There were {MAX_NONCES} requests in {2 * MAX_AGE_S} s; try again later.")
-            known = key in self._known
-            self._known[key] = stamp.timestamp
-        if known or not self._store.put_new(key, b"\n"):
-            raise ReplayedError("This request was accepted before; sign a new one.")
+            self._in_work.add(key)
+        try:
+            if self._store.exists(key):
+                raise _replayed()
+            yield
+            # last: a request that is lost on the way to here can be sent again as it is
+            if not self._store.put_new(key, b"\n"):
+                raise _replayed()
+            with self._lock:
+                self._known[key] = stamp.timestamp
+        finally:
+            with self._lock:
+                self._in_work.discard(key)
 
-    def _clear(self, now: float) -> None:
-        """Read the book and remove what is too old to be accepted again."""
+    def clear(self, now: float | None = None) -> None:
+        """Read the book and remove what is too old to be accepted again; this may take a while.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be used now.
+        """
+        oldest = (time.time() if now is None else now) - 2 * MAX_AGE_S
+        with self._lock:
+            self._known = {key: timestamp for key, timestamp in self._known.items() if timestamp >= oldest}
         found = {key: int(match["timestamp"]) for key in self._store.list_keys(FOLDER) if (match := KEY.fullmatch(key))}
-        old = [key for key, timestamp in found.items() if now - timestamp > 2 * MAX_AGE_S]
+        with self._lock:
+            self._known |= {key: timestamp for key, timestamp in found.items() if timestamp >= oldest}
         with ThreadPoolExecutor(LOOKUPS) as threads:
-            list(threads.map(self._store.remove, old))
-        self._known = {key: timestamp for key, timestamp in found.items() if key not in set(old)}
-        self._cleared_at = now
+            list(threads.map(self._store.remove, [key for key, timestamp in found.items() if timestamp < oldest]))
+
+
+def _replayed() -> ReplayedError:
+    return ReplayedError("This request was accepted before; there is nothing left to do.")

@@ -55,8 +55,10 @@ def send_notification(url: str, secret: str, content: dict[str, str]) -> list[st
                 answer = http.post(
                     address, content=body, headers={**sign(secret, body), "Content-Type": "application/json"}
                 )
-            except httpx.InvalidURL as error:
-                raise ConfigError(f"{for_people(url, 80)!r} is not the address of a receiver: {error}.") from error
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+                raise ConfigError(
+                    f"{for_people(url, 80)!r} is not the address of a receiver, such as http://127.0.0.1:8700."
+                ) from error
             except httpx.TransportError as error:
                 reason = f"{type(error).__name__}: {error}"
                 continue

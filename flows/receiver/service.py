@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import uvicorn
@@ -18,12 +20,14 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from blocks.store import DataStore, StoreError
+from flows.announce import LOOKUPS
 from flows.receiver.messages import Message, read_message
 from flows.receiver.nonces import NonceBook
 from flows.receiver.outbox import Outbox
 from flows.receiver.refusals import BusyError, RefusedError, TooLargeError, TooSlowError
-from flows.receiver.signatures import Credentials
+from flows.receiver.signatures import MAX_AGE_S, Credentials
 from tasks.archive.inbox import announce
+from tasks.products.identity import ExposureId
 from tasks.products.instrument import Instrument
 
 PATH = "/arrivals"
@@ -80,12 +84,29 @@ class Receiver:
 
     def _take(self, request: Request, body: bytes, by_token: bool) -> Message:
         """Check who says what and leave the notes."""
-        if not by_token:
-            self._nonces.remember(self.credentials.by_signature(request.headers, body, time.time()))
+        if by_token:
+            return self._announce(body)
+        with self._nonces.entering(self.credentials.by_signature(request.headers, body, time.time())):
+            return self._announce(body)
+
+    def _announce(self, body: bytes) -> Message:
         message = read_message(body, self.raw, self.instrument)
-        for exposure, source in message.exposures.items():
-            self.outbox.add(announce(self.store, exposure, source))
+
+        def leave_note(arrived: tuple[ExposureId, str]) -> None:
+            self.outbox.add(announce(self.store, *arrived))
+
+        with ThreadPoolExecutor(LOOKUPS) as threads:
+            list(threads.map(leave_note, message.exposures.items()))
         return message
+
+    async def keep_house(self) -> None:
+        """Remove nonces that are too old to matter, now and then until cancelled, beside the requests."""
+        while True:
+            try:
+                await run_in_threadpool(self._nonces.clear)
+            except Exception as error:  # noqa: BLE001 (whatever it is, it must not end what comes after it)
+                log.warning("Old nonces were not removed: %s", error)
+            await asyncio.sleep(MAX_AGE_S)
 
 
 async def read_body(request: Request) -> bytes:
@@ -121,9 +142,19 @@ async def health(_request: Request) -> Response:
 
 def make_application(receiver: Receiver) -> Starlette:
     """Return the application: ``POST /arrivals`` and ``GET /health``."""
+
+    @asynccontextmanager
+    async def keeping_house(_application: Starlette) -> AsyncIterator[None]:
+        house = asyncio.create_task(receiver.keep_house())
+        yield
+        house.cancel()
+        with suppress(asyncio.CancelledError):
+            await house
+
     return Starlette(
         routes=[Route(PATH, _answering(receiver.receive), methods=["POST"]), Route("/health", health)],
         exception_handlers={HTTPException: _no_such_place},
+        lifespan=keeping_house,
     )
 
 
@@ -175,7 +206,7 @@ def make_server(receiver: Receiver, host: str, port: int) -> uvicorn.Server:
             port=port,
             http=ImpatientProtocol,
             ws="none",
-            lifespan="off",
+            lifespan="on",
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             timeout_keep_alive=int(BODY_S),
             timeout_graceful_shutdown=int(STORE_S),

@@ -37,7 +37,7 @@ def read_columns(store: DataStore, key: str, names: Sequence[str]) -> tuple[NDAr
         If it cannot be read, or lacks a column.
     """
     try:
-        data = store.read_bytes(key)
+        data = store.read_bytes(key, cached=True)
     except (ObjectNotFoundError, BadKeyError) as error:
         raise MissingProductError(f"The table {key} is not in {store.url}.") from error
     columns = _csv_columns(data, key) if key.endswith(".csv") else _fits_columns(data, key)

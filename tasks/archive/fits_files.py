@@ -23,6 +23,8 @@ GZIP_MAGIC = b"\x1f\x8b"
 GZIP_TIME = slice(4, 8)
 MAX_EXACT_INTEGER = 1 << 24
 TILE_ROWS = 64
+# below it another request costs more than the bytes
+LARGE_BYTES = 1 << 20
 NOT_FITS = {
     b"": "it is empty; copy it again",
     b"version https://git-lfs": "it is a Git LFS pointer to the file; run `git lfs pull`",
@@ -159,7 +161,7 @@ def get_bytes(store: DataStore, ref: ProductRef) -> bytes:
         If the product is not in the store, or is not the one that was recorded.
     """
     require_recorded(store, ref)
-    return store.read_bytes(ref.key)
+    return store.read_bytes(ref.key, cached=ref.size >= LARGE_BYTES)
 
 
 def require_recorded(store: DataStore, ref: ProductRef, *, checksum: bool = True) -> None:

@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,11 +21,8 @@ from tasks.errors import ConfigError
 from tasks.products.identity import ExposureId
 
 INBOX = "inbox"
-FAILURES = "inbox-failures"
 MAX_SOURCE_LENGTH = 300
 LOOKUPS = 16
-
-Document = TypeVar("Document", bound=BaseModel)
 
 
 class Arrival(BaseModel):
@@ -45,21 +41,6 @@ class Arrival(BaseModel):
 
     source: str = Field(default="", max_length=MAX_SOURCE_LENGTH)
     """Who said so, or where the file is; for people, never used to find anything."""
-
-
-class Failure(BaseModel):
-    """How often an announced exposure was tried without success; kept so that a bug is not met for ever."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    token: str
-    """Token of the note that was tried; a new announcement starts from the beginning."""
-
-    attempts: int = Field(ge=1)
-    """Number of tries."""
-
-    reason: str
-    """The sentence of the last error."""
 
 
 def announce(store: DataStore, exposure: ExposureId | str, source: str = "") -> Arrival:
@@ -81,14 +62,37 @@ def announce(store: DataStore, exposure: ExposureId | str, source: str = "") -> 
     StoreError
         If the note cannot be written.
     """
-    note = Arrival(
-        exposure=exposure_name(exposure),
+    note = _note(exposure_name(exposure), source)
+    store.put_bytes(_key(note.exposure), _json(note))
+    return note
+
+
+def replace_damaged(store: DataStore, exposure: ExposureId) -> Arrival | None:
+    """Put a note in the place of something that cannot be read: that there is something means that it has arrived.
+
+    Returns
+    -------
+    Arrival
+        The new note; none if the note is gone, can be read, or was written again meanwhile.
+    """
+    key = _key(exposure)
+    try:
+        data, version = store.read_version(key)
+    except ObjectNotFoundError:
+        return None
+    if _parse(data, exposure) is not None:
+        return None
+    note = _note(exposure, "replaces a note that could not be read")
+    return note if store.put_if_unchanged(key, _json(note), version) else None
+
+
+def _note(exposure: ExposureId, source: str) -> Arrival:
+    return Arrival(
+        exposure=exposure,
         token=uuid.uuid4().hex,
         announced_at=datetime.now(UTC),
         source=for_people(source, MAX_SOURCE_LENGTH),
     )
-    store.put_bytes(_key(INBOX, note.exposure), _json(note))
-    return note
 
 
 def exposure_name(name: ExposureId | str) -> ExposureId:
@@ -116,7 +120,17 @@ def for_people(text: str, length: int) -> str:
 
 def list_arrivals(store: DataStore) -> dict[ExposureId, str]:
     """Return the exposures with a note, by name, and the version of each note: one listing, nothing is read."""
-    return _names(store, INBOX)
+    found = {}
+    for key, version in sorted(store.list_versions(INBOX).items()):
+        name = key.removeprefix(f"{INBOX}/").removesuffix(".json")
+        try:
+            exposure = ExposureId(name)
+        except ValidationError:
+            # somebody else's file: nothing of ours has such a name
+            continue
+        if key == _key(exposure):
+            found[exposure] = version
+    return found
 
 
 def read_arrivals(store: DataStore, exposures: Iterable[ExposureId]) -> list[Arrival]:
@@ -128,20 +142,21 @@ def read_arrivals(store: DataStore, exposures: Iterable[ExposureId]) -> list[Arr
 
 def read_arrival(store: DataStore, exposure: ExposureId) -> Arrival | None:
     """Return the note of an exposure; none if there is none, or if what lies there is no note of it."""
-    note = _read(store, _key(INBOX, exposure), Arrival)
-    return note if note is not None and note.exposure == exposure else None
+    try:
+        return _parse(store.read_bytes(_key(exposure)), exposure)
+    except ObjectNotFoundError:
+        return None
 
 
 def forget_arrival(store: DataStore, note: Arrival) -> bool:
-    """Remove a note that was handled, and what is remembered of its failures.
+    """Remove a note that was handled.
 
     Returns
     -------
     bool
         False if the exposure was announced again since the note was read; the new note stays.
     """
-    store.remove(_key(FAILURES, note.exposure))
-    key = _key(INBOX, note.exposure)
+    key = _key(note.exposure)
     try:
         data, version = store.read_version(key)
         if Arrival.model_validate_json(data).token != note.token:
@@ -151,48 +166,17 @@ def forget_arrival(store: DataStore, note: Arrival) -> bool:
     return store.remove_if_unchanged(key, version)
 
 
-def record_failure(store: DataStore, note: Arrival, reason: str) -> Failure:
-    """Count one more try of an announced exposure that ended with an unexpected error."""
-    before = failure_of(store, note)
-    failure = Failure(
-        token=note.token, attempts=before.attempts + 1 if before else 1, reason=for_people(reason, MAX_SOURCE_LENGTH)
-    )
-    store.put_bytes(_key(FAILURES, note.exposure), _json(failure))
-    return failure
-
-
-def failure_of(store: DataStore, note: Arrival) -> Failure | None:
-    """Return how often an announcement was tried without success; none if it was not."""
-    failure = _read(store, _key(FAILURES, note.exposure), Failure)
-    return failure if failure is not None and failure.token == note.token else None
-
-
-def list_failures(store: DataStore) -> list[ExposureId]:
-    """Return the announced exposures whose processing ended with an unexpected error, by name."""
-    return list(_names(store, FAILURES))
-
-
-def _names(store: DataStore, folder: str) -> dict[ExposureId, str]:
-    found = {}
-    for key, version in sorted(store.list_versions(folder).items()):
-        try:
-            found[ExposureId(key.removeprefix(f"{folder}/").removesuffix(".json"))] = version
-        except ValidationError:
-            # somebody else's file: nothing of ours has such a name
-            continue
-    return found
-
-
-def _read(store: DataStore, key: str, kind: type[Document]) -> Document | None:
+def _parse(data: bytes, exposure: ExposureId) -> Arrival | None:
     try:
-        return kind.model_validate_json(store.read_bytes(key))
-    except (ObjectNotFoundError, ValidationError):
+        note = Arrival.model_validate_json(data)
+    except ValidationError:
         return None
+    return note if note.exposure == exposure else None
 
 
-def _json(document: Arrival | Failure) -> bytes:
-    return (document.model_dump_json(indent=1) + "\n").encode()
+def _json(note: Arrival) -> bytes:
+    return (note.model_dump_json(indent=1) + "\n").encode()
 
 
-def _key(folder: str, exposure: ExposureId) -> str:
-    return f"{folder}/{exposure}.json"
+def _key(exposure: ExposureId) -> str:
+    return f"{INBOX}/{exposure}.json"

@@ -144,14 +144,12 @@ def forget_refusal(store: DataStore, name: ExposureId | TileId) -> None:
 
 
 def read_refusal(store: DataStore, name: ExposureId | TileId) -> Refusal | None:
-    """Return why an exposure or tile could not be processed; none if it was not refused."""
-    key = _refusal_key(name)
+    """Return why an exposure or tile could not be processed; none if it was not refused, or the record is damaged."""
     try:
-        return Refusal.model_validate_json(store.read_bytes(key))
-    except ObjectNotFoundError:
+        return Refusal.model_validate_json(store.read_bytes(_refusal_key(name)))
+    except (ObjectNotFoundError, ValidationError):
+        # what cannot be read keeps nobody from trying again, and the next try replaces it
         return None
-    except ValidationError as error:
-        raise BadFileError(f"{key} is not a record of a refusal: {error.errors()[0]['msg']}.") from error
 
 
 def _refusal_key(name: ExposureId | TileId) -> str:

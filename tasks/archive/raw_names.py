@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ class RawNames:
 
     instrument: Instrument
     _patterns: Mapping[Role, re.Pattern[str]] = field(init=False, repr=False)
+    _star_list: re.Pattern[str] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         templates: dict[Role, str | None] = {
@@ -35,6 +37,9 @@ class RawNames:
             if template
         }
         object.__setattr__(self, "_patterns", patterns)
+        template = self.instrument.star_list_file
+        pattern = self.instrument.exposure_pattern
+        object.__setattr__(self, "_star_list", re.compile(_star_list_pattern(template, pattern)) if template else None)
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -61,17 +66,39 @@ class RawNames:
                 return exposure, role
         return None
 
+    def star_lists(self, keys: Iterable[str]) -> dict[ExposureId, tuple[str, ...]]:
+        """Return the star lists of exposures, one for each CCD, of a camera that has such files."""
+        found: dict[ExposureId, list[str]] = {}
+        if self._star_list is None:
+            return {}
+        for key in keys:
+            file = self._star_list.fullmatch(key)
+            names = file.groupdict() if file else {}
+            exposure = self.exposure_named(names.get("exposure", ""))
+            if exposure is not None and int(names.get("ccd", 0)) < (self.instrument.n_ccds or math.inf):
+                found.setdefault(exposure, []).append(key)
+        return {exposure: tuple(sorted(lists)) for exposure, lists in found.items()}
+
+    @property
+    def n_star_lists(self) -> int:
+        """How many star lists an exposure has at least: one for each CCD, as far as their number is known."""
+        return 0 if self._star_list is None else self.instrument.n_ccds or 1
+
     def complete(self, keys: Iterable[str]) -> dict[ExposureId, tuple[str, ...]]:
         """Return the exposures that have every file they should have, once, with the keys of the files, by name."""
+        keys = tuple(keys)
         found: dict[ExposureId, dict[Role, list[str]]] = {}
         for key in keys:
             file = self.file_named(key)
             if file is not None:
                 found.setdefault(file[0], {}).setdefault(file[1], []).append(key)
+        lists = self.star_lists(keys)
         return {
-            exposure: tuple(sorted(keys[0] for keys in files.values()))
+            exposure: (*sorted(keys[0] for keys in files.values()), *lists.get(exposure, ()))
             for exposure, files in sorted(found.items(), key=lambda item: item[0].name)
-            if set(files) == set(self._patterns) and all(len(keys) == 1 for keys in files.values())
+            if set(files) == set(self._patterns)
+            and all(len(keys) == 1 for keys in files.values())
+            and len(lists.get(exposure, ())) >= self.n_star_lists
         }
 
 
@@ -79,6 +106,17 @@ def _pattern(template: str, exposure_pattern: str) -> re.Pattern[str]:
     before, after = template.split("{exposure}", maxsplit=1)
     regex = "(?:.*/)?" + _glob(before) + f"(?P<exposure>{exposure_pattern})" + _glob(after)
     return re.compile(regex.replace(re.escape("{exposure}"), "(?P=exposure)"))
+
+
+def _star_list_pattern(template: str, exposure_pattern: str) -> str:
+    """Return the pattern of the star lists, which lie where the template says and nowhere else."""
+    text = re.escape(template)
+    for name, pattern in (("exposure", exposure_pattern), ("ccd", r"0|[1-9]\d{0,2}")):
+        first, *others = text.split(re.escape(f"{{{name}}}"))
+        text = first + "".join(
+            (f"(?P={name})" if number else f"(?P<{name}>{pattern})") + other for number, other in enumerate(others)
+        )
+    return text
 
 
 def _glob(text: str) -> str:

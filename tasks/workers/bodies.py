@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Protocol
 
 from blocks.store import DataStore
+from tasks.errors import RunStoppedError
 from tasks.products.identity import ProductRef
 
 # one thread per worker: a BLAS that splits sums over threads would make the bits depend on the machine
@@ -74,36 +76,62 @@ class Workers(Protocol):
     """Who runs the bodies of a session."""
 
     def submit(self, work: Work, job: Job) -> Running:
-        """Hand over a body."""
+        """Hand over a body.
+
+        Raises
+        ------
+        RunStoppedError
+            If the workers were closed.
+        """
         ...
 
-    def close(self) -> None:
-        """End what was started for the session; what has not begun never does."""
+    def close(self, *, now: bool = False) -> None:
+        """End, for good, what was started for the session; what has not begun never does.
+
+        Parameters
+        ----------
+        now
+            Whether bodies that run are killed where that can be done; otherwise they are waited for.
+        """
         ...
+
+
+def refusal(job: Job) -> RunStoppedError:
+    """Return the error of a body that comes after its workers were closed."""
+    return RunStoppedError(f"{job.stage} of {job.subject} was not run: the workers of its session have ended")
 
 
 # bodies of several threads would share the log that they write
 _one_at_a_time = threading.RLock()
 
 
-@dataclass(frozen=True)
 class _Here:
-    work: Work
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._cancelled = False
 
     def result(self) -> Executed:
         with _one_at_a_time:
-            return self.work()
+            if self._cancelled:
+                raise CancelledError
+            return self._work()
 
     def cancel(self) -> None:
-        """Nothing waits: a body runs when its result is asked for."""
+        self._cancelled = True
 
 
 class ThisThread:
     """No workers: a body runs in the thread that asks for its result, one at a time."""
 
+    def __init__(self) -> None:
+        self._closed = False
+
     def submit(self, work: Work, job: Job) -> Running:
         """Hand over a body."""
+        if self._closed:
+            raise refusal(job)
         return _Here(work)
 
-    def close(self) -> None:
-        """Nothing was started."""
+    def close(self, *, now: bool = False) -> None:
+        """Take no more; a thread cannot be killed."""
+        self._closed = True

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import CancelledError
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from blocks.store import DataStore
 from tasks.errors import ConfigError
 from tasks.runner import Runner, SlurmJobs
-from tasks.workers.bodies import ONE_THREAD, Executed, Job, Running, Work, WorkerDiedError
+from tasks.workers.bodies import ONE_THREAD, Executed, Job, Running, Work, WorkerDiedError, refusal
 from tasks.workers.processes import one_thread
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, Worker
     from distributed.deploy.cluster import Cluster
 
 CONNECT_S = 20
@@ -26,6 +30,7 @@ CONNECT_S = 20
 PATIENCE_S = 60
 # a worker that holds much memory would be paused, or told to write data to disk of which it has none
 MEMORY_RULES = ("TARGET", "SPILL", "PAUSE")
+LOGGER = logging.getLogger("shearline.run")
 
 
 class DaskCluster:
@@ -36,6 +41,8 @@ class DaskCluster:
         self._client: Client | None = None
         self._cluster: Cluster | None = None
         self._was_there = False
+        self._closed = False
+        self._closing: list[threading.Thread] = []
         self._markers: dict[str, tuple[DataStore, str]] = {}
         self._warned = 0.0
         self._lock = threading.Lock()
@@ -54,8 +61,12 @@ class DaskCluster:
             If Dask is not installed, or no scheduler answers.
         WorkerDiedError
             If the scheduler that was there does not answer any more.
+        RunStoppedError
+            If the session has ended.
         """
         with self._lock:
+            if self._closed:
+                raise refusal(job)
             client = self._connected()
             marker = self._marker(job.store)
         try:
@@ -98,12 +109,11 @@ class DaskCluster:
         address = self.address
         with self._lock:
             if self._client is client:
-                self._client = None
-                if self._cluster is not None:
-                    threading.Thread(target=_close, args=(client, self._cluster), daemon=True).start()
-                    self._cluster = None
-                else:
-                    threading.Thread(target=_close, args=(client,), daemon=True).start()
+                cluster, self._client, self._cluster = self._cluster, None, None
+                # a stage waits for this error, and what is gone answers late
+                thread = threading.Thread(target=_close, args=(client, cluster), daemon=True)
+                thread.start()
+                self._closing.append(thread)
         return WorkerDiedError(f"the Dask scheduler {address} was lost: see in its log whether it was ended")
 
     def say_if_nobody_works(self, client: Client, job: Job) -> None:
@@ -115,20 +125,46 @@ class DaskCluster:
             self._warned = now
         job.warn(f"{job.stage} {job.subject}: waiting, as the Dask cluster {self.address} has no workers")
 
-    def close(self) -> None:
-        """Leave the cluster, and end it if it was started for the session."""
+    def close(self, *, now: bool = False) -> None:
+        """Leave the cluster, and end it if it was started for the session.
+
+        Nothing that fails here is raised, as it would hide what the session has done; it is said in the log.
+
+        Parameters
+        ----------
+        now
+            Has no effect: a cluster of our own ends with what it runs, and on another one a body cannot be killed.
+        """
         with self._lock:
+            self._closed = True
             client, self._client = self._client, None
             cluster, self._cluster = self._cluster, None
             markers, self._markers = self._markers, {}
-        _close(*(one for one in (client, cluster) if one is not None))
-        for store, key in markers.values():
-            store.remove(key)
+            closing, self._closing = self._closing, []
+        # even a second Ctrl-C leaves no job of SLURM behind
+        with ExitStack() as all_of_it:
+            for store, key in markers.values():
+                all_of_it.callback(_try, f"The object {key} is left in {store.url}", store.remove, key)
+            for thread in closing:
+                all_of_it.callback(thread.join, 2 * CONNECT_S)
+            all_of_it.callback(_close, client, cluster)
 
 
-def _close(*parts: Client | Cluster) -> None:
-    for part in parts:
-        part.close(timeout=CONNECT_S)
+def _close(client: Client | None, cluster: Cluster | None) -> None:
+    try:
+        if client is not None:
+            _try("The Dask scheduler could not be left properly", client.close, CONNECT_S)
+    finally:
+        if cluster is not None:
+            hint = "The Dask cluster of the run was not ended properly; see with squeue, or ps, what of it is left"
+            _try(hint, cluster.close, CONNECT_S)
+
+
+def _try(sentence: str, action: Callable[..., object], argument: object) -> None:
+    try:
+        action(argument)
+    except Exception as error:  # noqa: BLE001 (whatever Dask, SLURM or a store may raise; the work is done)
+        LOGGER.warning("%s: %s: %s", sentence, type(error).__name__, error)
 
 
 class _OnCluster:
@@ -137,28 +173,30 @@ class _OnCluster:
         self._cancelled = False
 
     def result(self) -> Executed:
+        from distributed.comm.core import CommClosedError
         from distributed.scheduler import KilledWorker
 
         try:
-            while True:
+            # once it is done, nothing but the answer of the body, or its own error, comes back
+            while not self._future.done():
                 try:
-                    done: Executed = self._future.result(timeout=PATIENCE_S)
+                    return self._answer(PATIENCE_S)
                 except TimeoutError:
-                    # a body may raise the same
-                    if self._future.done():
-                        raise
                     self._cluster.say_if_nobody_works(self._client, self._job)
-                else:
-                    return done
+            return self._answer(None)
         except KilledWorker as error:
             raise WorkerDiedError(
                 f"the Dask worker {error.last_worker.address} died while it ran {self._job.stage} of "
                 f"{self._job.subject}, perhaps for want of memory: give every worker more"
             ) from error
-        except CancelledError as error:
+        except (CancelledError, CommClosedError) as error:
             if self._cancelled:
-                raise
+                raise CancelledError from error
             raise self._cluster.lost(self._client) from error
+
+    def _answer(self, patience_s: float | None) -> Executed:
+        done: Executed = self._future.result(timeout=patience_s)
+        return done
 
     def cancel(self) -> None:
         # a body that runs cannot be interrupted: what it still writes is not recorded, and made again
@@ -169,6 +207,11 @@ class _OnCluster:
 # --- on the worker ---------------------------------------------------------------------------------------------
 
 _seen: set[str] = set()
+
+
+def dask_setup(_worker: Worker) -> None:
+    """Leave Ctrl-C to the flow; Dask calls this in the main thread of the workers that were told to preload it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Guarded:
@@ -216,6 +259,7 @@ def start_cluster(runner: Runner) -> Cluster:
             memory_limit=None,
             dashboard_address=None,
             env=dict.fromkeys(ONE_THREAD, "1"),
+            preload=[__name__],
             scheduler_kwargs={"allowed_failures": 0},
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver
 
-from tasks.workers.bodies import ONE_THREAD, Executed, Job, Running, Work, WorkerDiedError
+from tasks.workers.bodies import ONE_THREAD, Executed, Job, Running, Work, WorkerDiedError, refusal
 
 PRELOAD = ["tasks.stage", "astropy.io.fits", "astropy.wcs", "photutils.segmentation", "numba", "scipy.fft", "galsim"]
 
@@ -23,11 +24,14 @@ class ProcessPool:
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
+        self._closed = False
         self._lock = threading.Lock()
 
     def submit(self, work: Work, job: Job) -> Running:
         """Hand over a body."""
         with self._lock:
+            if self._closed:
+                raise refusal(job)
             if self._pool is None:
                 self._pool = _make_pool(self._workers)
             pool = self._pool
@@ -49,12 +53,18 @@ class ProcessPool:
             if self._pool is pool:
                 self._pool = None
 
-    def close(self) -> None:
+    def close(self, *, now: bool = False) -> None:
         """End the processes; what was not started never is."""
         with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
+            self._closed = True
+            pool = self._pool
+        if pool is None:
+            return
+        if now:
+            # Python 3.14 has a public way; what a killed body was writing never appears under its key
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -74,19 +84,43 @@ class _InPool:
         self.future.cancel()
 
 
+class _OneThread:
+    """What the environment was before several threads, each for a while, had it say one thread for each process."""
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._before: dict[str, str | None] = {}
+        self._lock = threading.Lock()
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._before = {name: os.environ.get(name) for name in ONE_THREAD}
+                os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+            self._users += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                for name, value in self._before.items():
+                    if value is None:
+                        os.environ.pop(name, None)
+                    else:
+                        os.environ[name] = value
+
+
+_one_thread = _OneThread()
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let processes that are started in this block compute with one thread each."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    """Let processes that are started in this block compute with one thread each; the last block restores the rest."""
+    _one_thread.enter()
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _one_thread.leave()
 
 
 def _make_pool(workers: int) -> ProcessPoolExecutor:
@@ -95,11 +129,13 @@ def _make_pool(workers: int) -> ProcessPoolExecutor:
     with one_thread():
         # the server inherits the environment, and its workers inherit it from the server
         forkserver.ensure_running()
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_the_flow)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_belong_to_the_flow)
 
 
-def _die_with_the_flow() -> None:
-    """End this worker when the process of its flow is killed: it would wait, or write, for good."""
+def _belong_to_the_flow() -> None:
+    """Leave Ctrl-C to the flow, and end with it when it is killed: a worker would wait, or write, for good."""
+    # a shell sends it to all processes; what it means for what runs is for the flow to say
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_wait_and_die, name="die-with-the-flow", daemon=True).start()
 
 

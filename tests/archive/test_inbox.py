@@ -5,13 +5,11 @@ import pytest
 from blocks.store import DataStore
 from tasks.archive.inbox import (
     announce,
-    failure_of,
     forget_arrival,
     list_arrivals,
-    list_failures,
     read_arrival,
     read_arrivals,
-    record_failure,
+    replace_damaged,
 )
 from tasks.archive.raw_names import RawNames
 from tasks.errors import ConfigError
@@ -98,23 +96,27 @@ def test_a_note_under_the_name_of_another_exposure_is_passed_by(store: DataStore
     assert read_arrival(store, ExposureId("1")) is None
 
 
-def test_failures_are_counted_until_the_exposure_is_announced_again(store: DataStore) -> None:
+@pytest.mark.parametrize("text", ["", "no JSON", '{"exposure": "2113738"}'])
+def test_a_note_that_cannot_be_read_is_written_anew(store: DataStore, text: str) -> None:
+    store.put_bytes("inbox/2113737.json", text.encode())
+    note = replace_damaged(store, NAME)
+
+    assert note is not None
+    assert read_arrival(store, NAME) == note
+
+
+def test_a_good_note_and_none_are_left_as_they_are(store: DataStore) -> None:
     note = announce(store, NAME)
 
-    assert failure_of(store, note) is None
-    assert record_failure(store, note, "ZeroDivisionError: a bug").attempts == 1
-    assert record_failure(store, note, "ZeroDivisionError: a bug").attempts == 2
-    assert list_failures(store) == [NAME]
-    assert failure_of(store, announce(store, NAME)) is None
+    assert (replace_damaged(store, NAME), replace_damaged(store, ExposureId("2113738"))) == (None, None)
+    assert read_arrival(store, NAME) == note
     assert list(list_arrivals(store)) == [NAME]
 
 
-def test_with_the_note_its_failures_are_forgotten(store: DataStore) -> None:
-    note = announce(store, NAME)
-    record_failure(store, note, "a bug")
-    forget_arrival(store, note)
+def test_a_file_without_the_ending_of_notes_is_none(store: DataStore) -> None:
+    store.put_bytes("inbox/2113737", b"somebody was here")
 
-    assert store.list_keys() == []
+    assert list_arrivals(store) == {}
 
 
 def test_notes_are_documents_that_people_can_read(store: DataStore) -> None:

@@ -19,8 +19,10 @@ from s3_proxy import (
     SLOW_DOWN,
     SWALLOW,
     TRUNCATE,
+    Fault,
     FaultyS3,
     S3Request,
+    make_bucket,
     sometimes,
     store_at,
 )
@@ -100,10 +102,74 @@ def test_a_missing_bucket_is_named_as_such(s3_endpoint: str) -> None:
 
 
 def test_what_the_service_took_but_does_not_have_is_an_error(faulty_store: DataStore, proxy: FaultyS3) -> None:
+    assert faulty_store._bucket.honours_conditions()
     proxy.rule = lambda request: SWALLOW if request.method == "PUT" else None
 
-    with pytest.raises(StoreError, match="cannot write x: the service accepted it but does not have it"):
+    with pytest.raises(StoreError, match="cannot write x: the service accepted it but does not have it") as raised:
         faulty_store.put_bytes("x", b"1")
+    assert not isinstance(raised.value, ObjectNotFoundError)
+    with pytest.raises(StoreError, match="cannot write x: the service answered without saying what it has"):
+        faulty_store.put_new("x", b"1")
+
+
+def test_an_old_object_does_not_pass_for_one_that_was_lost(faulty_store: DataStore, proxy: FaultyS3) -> None:
+    faulty_store.put_bytes("x", b"old")
+    proxy.rule = lambda request: SWALLOW if request.method == "PUT" else None
+
+    with pytest.raises(StoreError, match="cannot write x: the service has 3 bytes of it with other contents, 6 were"):
+        faulty_store.put_bytes("x", b"newest")
+    assert faulty_store.read_bytes("x") == b"old"
+
+
+def test_a_write_that_was_lost_once_is_written_again(faulty_store: DataStore, proxy: FaultyS3) -> None:
+    faulty_store.put_bytes("x", b"old")
+    proxy.rule = only_first(SWALLOW, "PUT")
+
+    faulty_store.put_bytes("x", b"new")
+
+    assert faulty_store.read_bytes("x") == b"new"
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same bytes", "other bytes"])
+def test_writers_of_one_key_all_succeed_and_one_of_them_is_the_last(
+    faulty_store: DataStore, proxy: FaultyS3, same: bool
+) -> None:
+    """Two runs that work on one exposure publish the same products, and others that settings have changed."""
+    # so that what was written is looked for when others have written too
+    proxy.rule = lambda request: Fault("delay", seconds=0.05) if request.method == "HEAD" else None
+    contents = [b"%d" % (0 if same else number) for number in range(6)]
+
+    with ThreadPoolExecutor(6) as threads:
+        for _ in range(3):
+            list(threads.map(lambda data: faulty_store.put_bytes("x", data), contents))
+            assert faulty_store.read_bytes("x") in contents
+
+
+@pytest.mark.parametrize("how", ["put_bytes", "put_new", "put_file"])
+def test_a_bucket_that_is_gone_is_no_missing_object(
+    s3_endpoint: str, tmp_path: Path, how: str, small_parts: None
+) -> None:
+    store = store_at(s3_endpoint, make_bucket(s3_endpoint, f"gone-{how.replace('_', '-')}"))
+    # as it is asked once
+    assert store._bucket.honours_conditions()
+    store._bucket._ask("delete_bucket", f"{store._base.split('/')[0]}/")
+    (tmp_path / "x").write_bytes(bytes(MULTIPART + 1))
+
+    with pytest.raises(StoreError, match="cannot write x: there is no such bucket; create it") as raised:
+        getattr(store, how)("x", tmp_path / "x" if how == "put_file" else b"1")
+    assert not isinstance(raised.value, ObjectNotFoundError)
+
+
+@pytest.mark.parametrize("code", ["NoSuchUpload", ""])
+def test_an_upload_that_meets_a_404_is_no_missing_object(
+    faulty_store: DataStore, proxy: FaultyS3, small_parts: None, code: str
+) -> None:
+    proxy.rule = lambda request: Fault("error", 404, code) if "partNumber" in request.query else None
+
+    sentence = "the upload in parts is gone" if code else "the service answered 404 .*correct the address of the store"
+    with pytest.raises(StoreError, match=f"cannot write x: {sentence}") as raised:
+        faulty_store.put_bytes("x", bytes(6 << 20))
+    assert not isinstance(raised.value, ObjectNotFoundError)
 
 
 def test_a_large_file_goes_up_in_parts_with_its_checksum(
@@ -184,6 +250,33 @@ def test_a_conditional_write_whose_answer_was_lost_knows_that_it_won(
     assert not faulty_store.put_new("x", b"1")
 
 
+def test_a_conditional_write_returns_the_version_that_it_wrote(faulty_store: DataStore, proxy: FaultyS3) -> None:
+    assert faulty_store._bucket.honours_conditions()
+    proxy.forget()
+
+    version = faulty_store.put_new("x", b"1")
+    new = faulty_store.put_if_unchanged("x", b"2", str(version))
+
+    # what is looked up afterwards may be another's
+    assert proxy.forget().requests == 2
+    assert new == faulty_store.version("x") != version
+    proxy.rule = only_first(LOST, "PUT")
+    assert faulty_store.put_if_unchanged("x", b"3", str(new)) == faulty_store.version("x")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_that_forks_while_a_thread_asks_for_conditions_has_a_child_that_asks(s3_store: DataStore) -> None:
+    with bucket._asking:
+        child = multiprocessing.get_context("fork").Process(target=s3_store.put_new, args=("x", b"1"))
+        child.start()
+        child.join(20)
+    stuck = child.is_alive()
+    child.kill()
+
+    assert not stuck
+    assert s3_store.read_bytes("x") == b"1"
+
+
 def test_a_service_without_conditional_writes_is_noticed_and_said(
     proxy: FaultyS3, faulty_store: DataStore, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -195,7 +288,7 @@ def test_a_service_without_conditional_writes_is_noticed_and_said(
     assert faulty_store.put_new("x", b"1")
     assert not faulty_store.put_new("x", b"2")
     seen = faulty_store.version("x")
-    assert faulty_store.put_if_unchanged("x", b"3", seen)
+    assert faulty_store.put_if_unchanged("x", b"3", seen) == faulty_store.version("x")
     assert not faulty_store.put_if_unchanged("x", b"4", seen)
     assert faulty_store.read_bytes("x") == b"3"
 

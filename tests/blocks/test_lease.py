@@ -7,15 +7,16 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from s3_proxy import LOST, FaultyS3
 
 from blocks import lease as leases
 from blocks.lease import LeaseHeldError, LeaseOwner, lease
-from blocks.process_identity import ProcessIdentity, this_process
-from blocks.store import DataStore
+from blocks.process_identity import ProcessIdentity, _started, this_process
+from blocks.store import DataStore, StoreError
 
 KEY = "leases/exposure-1.json"
 
@@ -43,11 +44,11 @@ def in_thread(work: Callable[[], object]) -> object:
         return threads.submit(work).result()
 
 
-def write_lease(store: DataStore, **changes: object) -> LeaseOwner:
-    """Leave the lease of somebody else."""
+def write_lease(store: DataStore, age_s: float = 0.0, **changes: object) -> LeaseOwner:
+    """Leave the lease of somebody else, who has renewed it some time ago."""
     process = this_process().model_copy(update=changes)
-    now = datetime.now(UTC)
-    owner = LeaseOwner(subject="exposure-1", process=process, owner="run-1", token="other", since=now, renewed=now)
+    then = datetime.now(UTC) - timedelta(seconds=age_s)
+    owner = LeaseOwner(subject="exposure-1", process=process, owner="run-1", token="other", since=then, renewed=then)
     store.put_bytes(KEY, owner.model_dump_json().encode())
     return owner
 
@@ -269,3 +270,93 @@ def test_who_yields_takes_over_from_a_dead_owner(store: DataStore) -> None:
 
     with lease(store, dead.subject, owner="b", yields=True, expiry_s=0.5) as mine:
         assert mine.taken_from == dead
+
+
+@pytest.mark.parametrize("age_s", [3600.0, -3600.0], ids=["long ago", "by a clock that was put back"])
+def test_who_yields_takes_over_what_a_living_process_has_forgotten(store: DataStore, age_s: float) -> None:
+    forgotten = write_lease(store, age_s, **parent())
+
+    with lease(store, forgotten.subject, owner="b", yields=True, expiry_s=0.5, wait_s=10) as mine:
+        assert mine.taken_from == forgotten
+
+
+def test_who_yields_believes_a_living_process_that_has_renewed_lately(store: DataStore) -> None:
+    write_lease(store, **parent())
+
+    with (
+        pytest.raises(LeaseHeldError, match=r"waited 0\.\d s"),
+        lease(store, "exposure-1", owner="b", yields=True, expiry_s=20),
+    ):
+        pass
+
+
+def parent() -> dict[str, object]:
+    """Another process of this machine that lives."""
+    return {"pid": os.getppid(), "started": _started(os.getppid())}
+
+
+def test_a_lease_whose_store_fails_after_it_was_written_is_not_left_behind(
+    faulty_store: DataStore, proxy: FaultyS3
+) -> None:
+    assert faulty_store._bucket.honours_conditions()
+    late = iter([True] * 4)
+    # the service does it, and then says nothing for as long as the store is patient
+    proxy.rule = lambda request: LOST if request.method in {"PUT", "HEAD"} and next(late, False) else None
+
+    with pytest.raises(StoreError), lease(faulty_store.model_copy(update={"attempts": 2}), "exposure-1"):
+        pass
+
+    assert proxy.traffic.faults["lost"] == 4
+    assert faulty_store.list_keys() == []
+
+
+def test_a_lease_costs_one_request_when_nobody_holds_it(faulty_store: DataStore, proxy: FaultyS3) -> None:
+    """What is looked up after it was written may fail, or be another's."""
+    assert faulty_store._bucket.honours_conditions()
+    proxy.forget()
+
+    with lease(faulty_store, "exposure-1") as mine:
+        assert proxy.traffic.requests == 1
+        assert mine.version == faulty_store.version(KEY)
+
+
+def test_a_lease_with_its_own_token_is_its_own(store: DataStore) -> None:
+    """As when a request that was taken for lost arrives after all."""
+    now = datetime.now(UTC)
+    document = LeaseOwner(subject="exposure-1", process=this_process(), token="mine", since=now, renewed=now)
+    mine = leases.Lease(store, KEY, document, 60, threading.get_ident())
+    leases._held.tokens.add("mine")
+    store.put_bytes(KEY, document.model_dump_json().encode())
+
+    assert leases._try(mine, leases._Watch(60))
+    assert mine.version == store.version(KEY)
+    mine.release()
+    leases._held.tokens.discard("mine")
+    assert store.list_keys() == []
+
+
+def test_a_lease_in_a_bucket_of_one_service_is_none_in_its_namesake_of_another(
+    faulty_store: DataStore, s3_endpoint: str
+) -> None:
+    # moto's services of one process are one service: so the other one says that somebody holds it
+    other = faulty_store.model_copy(update={"endpoint_url": s3_endpoint})
+    assert other.url == faulty_store.url
+
+    with (
+        lease(faulty_store, "exposure-1"),
+        pytest.raises(LeaseHeldError, match="exposure-1 is being worked on"),
+        lease(other, "exposure-1", wait_s=0),
+    ):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_that_leaves_the_block_does_not_give_the_lease_back(store: DataStore) -> None:
+    with lease(store, "exposure-1"), ExitStack() as outer:
+        block = outer.enter_context(ExitStack())
+        block.enter_context(lease(store, "exposure-2"))
+        child = multiprocessing.get_context("fork").Process(target=block.close)
+        child.start()
+        child.join(20)
+        assert child.exitcode == 0
+        assert store.list_keys() == ["leases/exposure-1.json", "leases/exposure-2.json"]

@@ -1,13 +1,26 @@
+import errno
 import hashlib
 import os
 import pickle
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from blocks import bucket, folder
 from blocks.store import BadKeyError, DataStore, ObjectNotFoundError, StoreError, StoreUnusableError
+
+
+def test_when_an_object_was_written_is_known_in_utc(any_store: DataStore) -> None:
+    any_store.put_bytes("a/b.txt", b"flux")
+    written = any_store.modified("a/b.txt")
+
+    assert written.tzinfo is UTC
+    assert abs((written - datetime.now(UTC)).total_seconds()) < 60
+    with pytest.raises(ObjectNotFoundError):
+        any_store.modified("a/c.txt")
 
 
 def test_what_is_written_is_read_back_with_its_checksum(any_store: DataStore) -> None:
@@ -84,16 +97,17 @@ def test_only_one_of_many_writers_creates_an_object(request: pytest.FixtureReque
     with ThreadPoolExecutor(8) as threads:
         won = list(threads.map(lambda number: any_store.put_new("x", b"%d" % number), range(8)))
 
-    assert won.count(True) == 1
-    assert any_store.read_bytes("x") == b"%d" % won.index(True)
-    assert not any_store.put_new("x", b"late")
+    [version] = set(won) - {None}
+    assert any_store.read_version("x") == (b"%d" % won.index(version), version)
+    assert any_store.put_new("x", b"late") is None
 
 
 def test_only_the_version_that_was_seen_is_replaced_or_removed(any_store: DataStore) -> None:
     any_store.put_bytes("x", b"1")
     seen = any_store.version("x")
 
-    assert any_store.put_if_unchanged("x", b"22", seen)
+    new = any_store.put_if_unchanged("x", b"22", seen)
+    assert new == any_store.version("x") != seen
     assert not any_store.put_if_unchanged("x", b"333", seen)
     assert not any_store.remove_if_unchanged("x", seen)
     assert any_store.read_bytes("x") == b"22"
@@ -136,6 +150,12 @@ def test_a_collection_cannot_leave_the_root(tmp_path: Path) -> None:
         DataStore(root=str(tmp_path), collection="../other")
 
 
+@pytest.mark.parametrize("root", ["", "s3://", "s3:///", "file://"])
+def test_a_root_that_names_no_place_is_refused(root: str) -> None:
+    with pytest.raises(ValueError, match=r"has none|names no (bucket|folder)"):
+        DataStore(root=root)
+
+
 def test_other_protocols_are_refused() -> None:
     with pytest.raises(ValueError, match="not http://"):
         DataStore(root="http://example.org/x")
@@ -171,7 +191,7 @@ def test_a_failed_write_leaves_the_old_object_and_no_rest(store: DataStore, monk
     monkeypatch.undo()
 
     assert store.read_bytes("x") == b"old"
-    assert list((Path(store.root) / ".incoming").iterdir()) == []
+    assert [path.name for path in (Path(store.root) / ".incoming").iterdir()] == ["lock"]
 
 
 def test_a_store_travels_to_worker_processes_and_keeps_its_secret(s3_store: DataStore) -> None:
@@ -192,11 +212,75 @@ def test_a_file_url_is_the_same_store_as_its_folder(tmp_path: Path) -> None:
 
 def test_what_a_killed_writer_left_is_cleared_after_a_day(store: DataStore) -> None:
     store.probe()
-    folder = Path(store.root) / ".incoming"
-    old, new = folder / "1-old", folder / "2-new"
+    incoming = Path(store.root) / ".incoming"
+    old, new = incoming / "1-old", incoming / "2-new"
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
     store.probe()
 
-    assert list(folder.iterdir()) == [new]
+    assert set(incoming.iterdir()) == {new, incoming / "lock"}
+
+
+def test_probes_that_killed_processes_left_are_cleared_after_a_week(
+    any_store: DataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes, others = [f"probe-{'0' * 32}", f"probe-conditions-{'1' * 32}"], ["probe-of-mine", f"a/probe-{'2' * 32}"]
+    for key in probes + others:
+        any_store.put_bytes(key, b"")
+    any_store.probe()
+    assert any_store.list_keys() == sorted(probes + others)
+
+    for module in (folder, bucket):
+        monkeypatch.setattr(module, "PROBES_ABANDONED_AFTER_S", -1)
+    any_store.probe()
+    assert any_store.list_keys() == sorted(others)
+
+
+def test_an_object_that_is_written_while_an_older_version_is_removed_stays(store: DataStore) -> None:
+    """The note of an arrival, which is announced again while its first announcement is forgotten."""
+    missing = []
+    with ThreadPoolExecutor(1) as threads:
+        for number in range(300):
+            store.put_bytes("x", b"%d" % number)
+            seen = store.version("x")
+            writing = threads.submit(store.put_bytes, "x", b"again")
+            removed = store.remove_if_unchanged("x", seen)
+            writing.result()
+            if not store.exists("x"):
+                missing.append((number, removed))
+    assert missing == []
+
+
+def test_what_is_removed_by_two_at_once_is_fine_for_both(store: DataStore) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(100):
+            store.put_bytes("x", b"")
+            conditional = threads.submit(store.remove_if_unchanged, "x", store.version("x"))
+            threads.submit(store.remove, "x").result()
+            conditional.result()
+
+
+def test_only_one_of_many_writers_creates_an_object_where_there_are_no_links(
+    store: DataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_source: Path, _target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    # as exFAT answers
+    monkeypatch.setattr(os, "link", refused)
+    for turn in range(10):
+        with ThreadPoolExecutor(8) as threads:
+            won = list(threads.map(lambda number, key=f"x{turn}": store.put_new(key, b"%d" % number), range(8)))
+        [version] = set(won) - {None}
+        assert store.read_version(f"x{turn}") == (b"%d" % won.index(version), version)
+
+
+def test_a_folder_that_vanishes_while_it_is_written_to_is_no_missing_object(
+    store: DataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "mkdir", lambda *_arguments, **_options: None)
+
+    with pytest.raises(StoreError, match=r"cannot write x: .*No such file or directory") as raised:
+        store.put_bytes("x", b"")
+    assert not isinstance(raised.value, ObjectNotFoundError)

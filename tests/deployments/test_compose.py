@@ -1,18 +1,29 @@
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 import yaml
+from moto.server import ThreadedMotoServer
+from pydantic import SecretStr
 
 import deployments
 from deployments.cli import app
+from deployments.registration import S3Access, make_bucket, make_store
+from tasks.archive.inbox import list_arrivals
+from tasks.products.identity import ExposureId
 
 FOLDER = Path(deployments.__file__).parent
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+WATCH = SERVICES["watch"]
+# what `filled` writes where the env file leaves the choice to the user
+EXAMPLE_KEY = "filled"
 DOCKERFILE = (FOLDER / "Dockerfile").read_text()
 EXAMPLE = dict(
     line.split("=", 1)
@@ -38,7 +49,7 @@ def filled(text: str) -> str:
 
 
 def test_the_services_are_those_of_a_production_system() -> None:
-    assert set(SERVICES) == {"postgres", "server", "store", "setup", "worker"}
+    assert set(SERVICES) == {"postgres", "server", "store", "setup", "watch", "worker"}
 
 
 def test_every_image_is_pinned() -> None:
@@ -58,14 +69,28 @@ def test_every_service_waits_for_services_that_exist_and_say_when_they_are_ready
 def test_everything_that_runs_for_good_is_checked_and_started_again() -> None:
     for name in set(SERVICES) - {"setup"}:
         assert SERVICES[name]["restart"] == "unless-stopped", name
-        assert "healthcheck" in SERVICES[name], name
+        # the watch answers nobody: it works as long as it runs
+        assert "healthcheck" in SERVICES[name] or name == "watch", name
 
 
 def test_what_must_last_is_on_a_volume() -> None:
-    mounted = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", ())}
+    sources = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", ())}
+    mounted = {source for source in sources if not source.startswith(".")}
 
     assert mounted == set(COMPOSE["volumes"])
     assert {"database", "objects"} <= mounted
+
+
+@pytest.mark.parametrize("name", ["setup", "watch"])
+def test_a_survey_is_read_from_the_folder_beside_the_file_and_not_from_the_image(name: str) -> None:
+    from flows.config import load_survey
+
+    [(source, target)] = [volume.removesuffix(":ro").split(":") for volume in SERVICES[name]["volumes"]]
+    command = [filled(word) for word in SERVICES[name]["command"]]
+    survey = Path(command[command.index("--survey") + 1])
+
+    assert survey.parent == Path(target)
+    assert load_survey(str(FOLDER / source / survey.name)).name == "CFIS"
 
 
 def test_there_are_no_passwords_but_in_the_env_file() -> None:
@@ -122,6 +147,58 @@ def test_setup_is_a_command_that_shearline_understands() -> None:
     parameters = command.make_context("deploy", arguments).params
     assert parameters["secret_key_from"] in SERVICES["setup"]["environment"]
     assert parameters["make_buckets"]
+    assert not parameters["replace"]
+
+
+@pytest.mark.parametrize(("value", "replaces"), [("false", False), ("true", True)])
+def test_setup_replaces_a_survey_only_if_the_env_file_says_so(
+    value: str, replaces: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _program, name, *arguments = [filled(word) for word in SERVICES["setup"]["command"]]
+    command: Any = typer.main.get_command(app)
+    variable = SERVICES["setup"]["environment"]["SHEARLINE_REPLACE"]
+    monkeypatch.setenv("SHEARLINE_REPLACE", VARIABLE.sub(value, variable))
+
+    assert EXAMPLE["REPLACE"] == "false"
+    assert command.commands[name].make_context(name, arguments).params["replace"] == replaces
+
+
+def test_the_watch_announces_what_lies_in_the_raw_bucket(prefect_server: None, tmp_path: Path) -> None:
+    from prefect.settings import get_current_settings
+
+    program, *arguments = [
+        filled(word).replace("/surveys/cfis", str(FOLDER / "surveys/demo")) for word in WATCH["command"]
+    ]
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        access = S3Access(f"http://{host}:{port}", EXAMPLE_KEY, SecretStr(EXAMPLE_KEY))
+        for bucket in ("s3://raw", "s3://products"):
+            make_bucket(bucket, access)
+        raw, products = make_store("s3://raw", "", access), make_store("s3://products", "main", access)
+        for suffix in ("p.fits.fz", "p.weight.fits.fz", "p.flag.fits.fz"):
+            raw.put_bytes(f"2113737{suffix}", b"pixels")
+        environment = {name: filled(value) for name, value in WATCH["environment"].items()}
+        assert environment["AWS_ENDPOINT_URL"] == "http://store:8333"
+        environment |= {
+            "AWS_ENDPOINT_URL": str(access.endpoint_url),
+            "PREFECT_API_URL": str(get_current_settings().api.url),
+            "PREFECT_HOME": str(tmp_path),
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "deployments.cli", *arguments, "--interval", "0.1", "--once"],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert program == "shearline"
+        assert (done.returncode, done.stdout) == (0, "announced 2113737\n"), done.stderr
+        assert list(list_arrivals(products)) == [ExposureId("2113737")]
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("name", ["server", "worker"])

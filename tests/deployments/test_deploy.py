@@ -1,4 +1,8 @@
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,12 +158,34 @@ def test_copies_of_an_automation_are_removed(survey: SurveyConfig, blocks: Block
         assert len(client.read_automations_by_name("shearline zombies")) == 1
 
 
+def test_every_run_sends_heartbeats_as_often_as_the_automation_expects(
+    survey: SurveyConfig, blocks: Blocks, tmp_path: Path
+) -> None:
+    from deployments.automations import HEARTBEAT_S, TAG
+    from deployments.declared import read_deployments
+
+    deployed(survey, blocks)
+
+    for item in read_deployments():
+        found = read(f"{item.name}/{item.name}")
+        assert found.job_variables["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_S)
+        assert TAG in found.tags
+    # runs of a shell too, unless its environment says otherwise
+    shell = "from flows.cli.shell import set_up_prefect as s; s(None); import prefect.settings as p; "
+    shell += "print(p.get_current_settings().flows.heartbeat_frequency)"
+    for given, expected in (({}, HEARTBEAT_S), ({"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "77"}, 77)):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        environment = {**kept, "PREFECT_HOME": str(tmp_path), **given}
+        assert subprocess.check_output([sys.executable, "-c", shell], env=environment, text=True) == f"{expected}\n"
+
+
 def test_results_on_s3_are_json_and_never_pickles(survey: SurveyConfig, blocks: Blocks) -> None:
     from deployments.declared import POOL_TYPES, read_job_template
 
     deployed(survey, blocks, results=True)
 
     assert read("exposure/exposure").job_variables["env"] == {
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": "remote-file-system/shearline-results",
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
     }
@@ -173,7 +199,7 @@ def test_an_image_needs_a_pool_that_has_images(survey: SurveyConfig, blocks: Blo
         deployed(survey, blocks, image="shearline:1")
 
     deployed(survey, blocks, pool="shearline-docker", pool_type="docker", image="shearline:1")
-    assert read("tile/tile").job_variables == {"image": "shearline:1"}
+    assert read("tile/tile").job_variables["image"] == "shearline:1"
     assert read("tile/tile").work_pool_name == "shearline-docker"
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from blocks.crds import CrdsCache
 from blocks.store import DataStore
 from deployments.cli import app
-from deployments.registration import S3Access, make_bucket, make_results, make_store, save_block
+from deployments.registration import S3Access, make_bucket, make_results, make_store, save_block, store_block
 from flows.cli import Exit
 from tasks.errors import ConfigError
 
@@ -37,6 +37,44 @@ def test_saving_again_changes_nothing_and_saving_other_values_keeps_the_identifi
 
     assert outcomes == ["created", "unchanged", "changed"]
     assert DataStore.load("again")._block_document_id == first
+
+
+def test_what_is_not_given_stays_as_it_was(own_server: dict[str, str], tmp_path: Path) -> None:
+    access = S3Access("http://localhost:1", "me", SecretStr(SECRET))
+    DataStore(
+        root="s3://bucket/products", collection="v1", timeout_s=90, read_cache=str(tmp_path), **vars(access)
+    ).save("tuned")
+
+    assert invoke("blocks", "register", "--store", "tuned=s3://bucket/products")[0] == Exit.OK
+    same = DataStore.load("tuned")
+    assert invoke("blocks", "register", "--store", "tuned=s3://other/products", "--collection", "v2")[0] == Exit.OK
+    moved = DataStore.load("tuned")
+
+    assert (same.timeout_s, same.read_cache, same.collection, same.endpoint_url) == (
+        90,
+        str(tmp_path),
+        "v1",
+        access.endpoint_url,
+    )
+    assert moved == same.model_copy(update={"root": "s3://other/products", "collection": "v2"})
+    assert moved.secret_key == access.secret_key
+
+
+def test_a_folder_does_not_keep_the_secret_of_the_bucket_before_it(own_server: dict[str, str], tmp_path: Path) -> None:
+    save_block(make_store("s3://bucket", "v1", S3Access(None, "me", SecretStr(SECRET))), "moved")
+    save_block(make_store(str(tmp_path), None, S3Access()), "moved")
+
+    found = DataStore.load("moved")
+    assert (found.root, found.collection, found.access_key, found.secret_key) == (str(tmp_path), "v1", None, None)
+
+
+def test_products_go_to_main_until_somebody_says_otherwise(own_server: dict[str, str], tmp_path: Path) -> None:
+    collections = []
+    for collection in (None, "v1", None):
+        name, _ = store_block(str(tmp_path), "first-products", collection, S3Access())
+        collections.append(DataStore.load(name).collection)
+
+    assert collections == ["main", "v1", "v1"]
 
 
 def test_registering_offers_the_block_types_in_the_ui(own_server: dict[str, str]) -> None:
@@ -101,6 +139,11 @@ def test_a_name_that_no_block_can_have_is_refused(name: str, tmp_path: Path) -> 
         (("--cache", "rules=/data/crds"), "--cache needs --observatory"),
         (("--results", "/data/results"), "give an s3:// URL"),
         (("--access-key", "me"), "belong together"),
+        (("--collection", "v1"), "--collection v1 says nothing without --store NAME=URL"),
+        (("--observatory", "jwst"), "--observatory jwst says nothing without --cache NAME=URL"),
+        (("--context", "jwst_1.pmap"), "--context jwst_1.pmap says nothing without --cache NAME=URL"),
+        (("--store", "local=/data", "--endpoint-url", "http://localhost:1"), "are about s3:// URLs"),
+        (("--store", "local=/data", "--make-buckets"), "are about s3:// URLs"),
         (("--secret-key-from", "NOT_SET_ANYWHERE"), "that environment variable is not set"),
     ],
 )

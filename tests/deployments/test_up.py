@@ -1,6 +1,8 @@
+import shlex
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC
 from pathlib import Path
@@ -8,8 +10,15 @@ from typing import Any
 
 import psutil
 import pytest
-from trial import PATIENCE_S, Trial, command, trial, wait_until
+from trial import PATIENCE_S, Trial, command, sleeper, state_of, trial, wait_until
+from typer.main import get_command
 
+from deployments.automations import TAG, crash_zombies
+from deployments.cli import app
+from deployments.guardian import guard
+from deployments.trial import Trial as Tried
+from deployments.trial import greeting
+from deployments.up import Place
 from flows.cli import Exit
 
 
@@ -59,6 +68,27 @@ def test_the_server_schedules_the_nights_to_come_and_the_sweeps(running: Trial) 
         assert {run.expected_start_time.astimezone(UTC).hour for run in scheduled("nightly/nightly")} == {19}
 
 
+def test_a_silent_run_of_shearline_is_marked_as_crashed_and_one_of_somebody_else_is_left_alone(
+    running: Trial, tmp_path: Path
+) -> None:
+    from prefect.client.orchestration import SyncPrefectClient
+
+    with SyncPrefectClient(running.api_url) as client:
+        # both are silent for much longer than this after their first heartbeat
+        automation = client.create_automation(crash_zombies("impatient", 10.0))
+        try:
+            with (
+                sleeper(running.api_url, tmp_path, "somebody-else", "nightly"),
+                sleeper(running.api_url, tmp_path, "ours", TAG),
+            ):
+                wait_until(lambda: state_of(running.api_url, "ours").startswith("Crashed"), "the automation")
+
+                assert "No heartbeat for 10 s" in state_of(running.api_url, "ours")
+                assert state_of(running.api_url, "somebody-else") == "Running"
+        finally:
+            client.delete_automation(automation)
+
+
 def test_a_worker_that_is_killed_is_started_again(running: Trial) -> None:
     worker = running.service("worker")
     assert worker is not None
@@ -84,6 +114,65 @@ def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
 
     assert done.returncode == Exit.CONFIG
     assert f"Port {port} of 127.0.0.1 cannot be used (Address already in use)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "warned"),
+    [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True), ("192.168.1.5", True)],
+)
+def test_a_server_that_others_reach_is_announced_as_one_without_authentication(
+    host: str, warned: bool, tmp_path: Path
+) -> None:
+    lines = greeting(Place(tmp_path, host, 4200), Tried("demo"))
+
+    assert any(f"listens at {host} and has no authentication" in line for line in lines) == warned
+
+
+def test_the_command_of_the_greeting_deploys_what_is_tried_now(tmp_path: Path) -> None:
+    survey = tmp_path / "my survey.yaml"
+    tried = Tried(str(survey), ("tiles=['2165.2000']", "tile.detect.min_area_px=7"), workers=5)
+    [line] = [line for line in greeting(Place(tmp_path, "127.0.0.1", 4200), tried) if "shearline deploy" in line]
+
+    parameters = get_command(app).commands["deploy"].make_context("deploy", shlex.split(line)[2:]).params
+
+    assert parameters["survey"] == str(survey)
+    assert parameters["changes"] == [*tried.changes, "exposure.detect.threshold_sigma=2"]
+    assert parameters["workers"] == 5
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from deployments.up import Service, Supervisor
+
+folder = Path(sys.argv[1])
+# without the mark, as wherever the environment of other processes cannot be read
+unmarked = ["env", "-u", "SHEARLINE_UP", "sh", "-c", 'echo $$ > "$0"; exec sleep 600']
+with Supervisor({}, print) as supervisor:
+    supervisor.run_to_end(Service("ended", ["true"], folder / "log"))
+    supervisor.run_to_end(Service("simulation", [*unmarked, str(folder / "pid")], folder / "log"))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_ends_by_itself_does_not_outlive_its_supervisor(number: int, tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)])
+    pid = tmp_path / "pid"
+    wait_until(lambda: pid.exists() and pid.read_text().strip(), "the simulation")
+    simulation = psutil.Process(int(pid.read_text()))
+
+    process.send_signal(number)
+    process.wait(PATIENCE_S)
+
+    assert psutil.wait_procs([simulation], timeout=30)[1] == []
+
+
+def test_a_number_that_a_process_had_is_not_ended_later() -> None:
+    with subprocess.Popen(["sleep", "600"]) as somebody_else:
+        guard("no-process-has-this-mark", [f"simulation {somebody_else.pid}\n", "simulation\n"])
+
+        assert somebody_else.poll() is None
+        somebody_else.kill()
 
 
 def test_nothing_is_left_when_it_is_killed_and_its_folder_is_good_for_another(running: Trial) -> None:

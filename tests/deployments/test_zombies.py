@@ -1,54 +1,37 @@
-"""A flow run whose process is gone, without a worker that could notice."""
+"""Flow runs whose process is gone, without a worker that could notice, beside others that live."""
 
-import os
-import subprocess
-import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from trial import trial, wait_until
+from trial import sleeper, state_of, trial, wait_until
 
-from deployments.automations import SILENCE_S
+from deployments.automations import HEARTBEAT_S, SILENCE_S, TAG
 
-pytestmark = pytest.mark.faults
-
-SLEEPER = """
-import time
-from prefect import flow
-
-@flow(name="sleeper")
-def sleep():
-    time.sleep(3600)
-
-sleep()
-"""
+DEFAULT_HEARTBEAT_S = 180
 
 
-def test_a_run_without_heartbeat_is_marked_as_crashed(tmp_path: Path) -> None:
-    from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+@pytest.mark.faults
+def test_only_what_is_dead_is_marked_as_crashed(tmp_path: Path) -> None:
+    """Takes as long as the automation waits."""
+    often = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}
+    with trial(tmp_path / "trial") as running, ExitStack() as stack:
+        url = running.api_url
+        stack.enter_context(sleeper(url, tmp_path, "alive-with-prefects-heartbeat", TAG))
+        stack.enter_context(sleeper(url, tmp_path, "alive", TAG, **often))
+        stack.enter_context(sleeper(url, tmp_path, "dead-of-somebody-else", **often)).kill()
+        stack.enter_context(sleeper(url, tmp_path, "dead", TAG, **often)).kill()
+        wait_until(lambda: state_of(url, "dead").startswith("Crashed"), "the automation", SILENCE_S + 120)
 
-    (tmp_path / "sleeper.py").write_text(SLEEPER)
-    sleepers = FlowFilter(name=FlowFilterName(any_=["sleeper"]))
-    with trial(tmp_path / "trial") as running, SyncPrefectClient(running.api_url) as client:
-        settings = {"PREFECT_API_URL": running.api_url, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
-        environment = {**os.environ, **settings, "PREFECT_HOME": str(tmp_path / "home")}
-        processes = [subprocess.Popen([sys.executable, str(tmp_path / "sleeper.py")], env=environment) for _ in "ab"]
-        try:
+        # the others started earlier, so they have been waited for as well
+        assert f"No heartbeat for {SILENCE_S} s" in state_of(url, "dead")
+        assert state_of(url, "alive-with-prefects-heartbeat") == "Running"
+        assert state_of(url, "alive") == "Running"
+        assert state_of(url, "dead-of-somebody-else") == "Running"
 
-            def runs(state: str) -> int:
-                found = client.read_flow_runs(flow_filter=sleepers)
-                return sum(run.state is not None and run.state.name == state for run in found)
 
-            wait_until(lambda: runs("Running") == 2, "two running flows")
-            processes[0].kill()
-            wait_until(lambda: runs("Crashed") == 1, "the automation", SILENCE_S + 120)
+def test_the_automation_is_more_patient_than_prefects_own_heartbeat() -> None:
+    from prefect.settings.models.flows import FlowsSettings
 
-            # the other one is alive, and stays so
-            assert runs("Running") == 1
-            [crashed] = [run for run in client.read_flow_runs(flow_filter=sleepers) if run.state.name == "Crashed"]
-            assert "No heartbeat for 90 s" in crashed.state.message
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
+    assert FlowsSettings.model_fields["heartbeat_frequency"].default == DEFAULT_HEARTBEAT_S
+    assert SILENCE_S > DEFAULT_HEARTBEAT_S + HEARTBEAT_S

@@ -14,6 +14,17 @@ from pathlib import Path
 import psutil
 
 PATIENCE_S = 120.0
+SLEEPER = """
+import sys, time
+from prefect import flow, tags
+
+@flow(name=sys.argv[1])
+def sleep():
+    time.sleep(3600)
+
+with tags(*sys.argv[2:]):
+    sleep()
+"""
 
 
 def free_port() -> int:
@@ -30,6 +41,35 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = PATI
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
         time.sleep(0.1)
+
+
+def without_prefect(**variables: str) -> dict[str, str]:
+    """Return the environment without what it says of Prefect, and with some variables of its own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | variables
+
+
+@contextmanager
+def sleeper(api_url: str, home: Path, name: str, *tags: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a flow that sleeps, outside of any worker, until the end of the block."""
+    environment = without_prefect(PREFECT_API_URL=api_url, PREFECT_HOME=str(home), **variables)
+    process = subprocess.Popen([sys.executable, "-c", SLEEPER, name, *tags], env=environment)
+    try:
+        wait_until(lambda: state_of(api_url, name) == "Running", f"the run of {name}")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def state_of(api_url: str, flow: str) -> str:
+    """Return the state of the only run of a flow, and why it has it; empty if there is none yet."""
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+
+    with SyncPrefectClient(api_url) as client:
+        runs = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])))
+    states = [run.state for run in runs if run.state is not None]
+    return " ".join(filter(None, (states[0].name, states[0].message))) if states else ""
 
 
 def command(root: Path, port: int, *options: str) -> list[str]:
@@ -78,11 +118,11 @@ class Trial:
 
 
 @contextmanager
-def trial(root: Path, *options: str) -> Iterator[Trial]:
+def trial(root: Path, *options: str, patience_s: float = PATIENCE_S) -> Iterator[Trial]:
     """Run `shearline up` until the end of the block."""
     root.mkdir(parents=True, exist_ok=True)
     port, output = free_port(), root / "up.txt"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment = without_prefect()
     with output.open("wb") as file:
         process = subprocess.Popen(
             command(root, port, *options),
@@ -93,7 +133,8 @@ def trial(root: Path, *options: str) -> Iterator[Trial]:
         )
     running = Trial(root, port, process, output)
     try:
-        wait_until(lambda: "Ctrl-C stops everything" in running.text or process.poll() is not None, "greeting")
+        greeted = "Ctrl-C stops everything"
+        wait_until(lambda: greeted in running.text or process.poll() is not None, "the greeting", patience_s)
         assert process.poll() is None, running.text
         yield running
     finally:

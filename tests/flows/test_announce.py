@@ -140,6 +140,17 @@ def test_the_sweep_finds_complete_exposures_that_nobody_announced(store: DataSto
     assert announce_missed(store, raw_store, CAMERA, settle_s=0) == []
 
 
+def test_the_sweep_passes_by_an_exposure_without_its_star_lists(store: DataStore, raw_store: DataStore) -> None:
+    camera = CAMERA.model_copy(update={"star_list_file": "stars/{exposure}/{ccd}.cat", "n_ccds": 2})
+    put_raw(raw_store, "2113737")
+    raw_store.put_bytes("stars/2113737/0.cat", b"stars")
+    raw_store.put_bytes("stars/2113737/2.cat", b"of no CCD of this camera")
+    assert announce_missed(store, raw_store, camera, settle_s=0) == []
+    raw_store.put_bytes("stars/2113737/1.cat", b"stars")
+
+    assert [note.exposure for note in announce_missed(store, raw_store, camera, settle_s=0)] == [NAME]
+
+
 def invoke(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(app, list(arguments))
     return result.exit_code, re.sub(r"\x1b\[[0-9;]*m", "", result.output)

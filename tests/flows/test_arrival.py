@@ -1,3 +1,4 @@
+import logging
 import shutil
 import threading
 import time
@@ -6,18 +7,29 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from planned_survey import centre, planned_survey, put_exposure
+from planned_survey import put_raw as put_raw_headers
+from prefect.exceptions import PrefectHTTPStatusError
+from s3_proxy import make_bucket, s3_service, store_at
 from small_survey import small_survey
 
 from blocks.store import DataStore, StoreError
+from flows import attempts as attempts_module
 from flows import desk as desk_module
+from flows import in_tray as in_tray_module
 from flows.announce import announce_missed
 from flows.arrival import ArrivalReport, process_arrivals
 from flows.config import SurveyConfig
 from flows.demo import simulate_survey
-from flows.desk import Desk
+from flows.desk import Desk, LaunchStoppedError
+from flows.exposure import process_exposure
 from flows.launch import Launched
-from tasks.archive.inbox import announce, failure_of, list_arrivals, read_arrival
+from flows.outcome import is_outage_of_prefect
+from flows.readiness import Readiness
+from tasks.archive import keys
+from tasks.archive.inbox import announce, list_arrivals, read_arrival
 from tasks.archive.manifests import (
     forget_exposure_products,
     list_processed_exposures,
@@ -25,8 +37,9 @@ from tasks.archive.manifests import (
     read_refusal,
     read_tile_products,
 )
+from tasks.archive.tries import Tries, read_tries, write_tries
 from tasks.errors import ConfigError
-from tasks.products.identity import ExposureId, TileId
+from tasks.products.identity import ExposureId, ExposureProducts, TileId
 from tasks.runner import Runner
 from tasks.session import session
 
@@ -187,18 +200,54 @@ def test_an_exposure_that_meets_a_bug_is_tried_a_few_times_and_then_when_it_is_a
     config = small_survey("exposure.star_catalog=null", "exposure.reference_cache=null", "tile.star_catalog=null")
     root, store = tmp_path, store_of(tmp_path, "bug")
     put_raw(raw_of(root), FIRST.name)
-    monkeypatch.setattr(desk_module, "RETRY_S", 0.0)
+    monkeypatch.setattr(attempts_module, "RETRY_S", 0.0)
     monkeypatch.setattr("flows.exposure.find_raw_exposure", broken)
-    note = announce(store, FIRST)
-    report = arrivals(config, root, "bug")
-    failure = failure_of(store, note)
-    assert (report.failed, report.given_up) == (3, 1)
-    assert failure is not None
-    assert (failure.attempts, failure.reason) == (3, "ZeroDivisionError: a bug")
-
-    assert numbers(arrivals(config, root, "bug")) == {"given_up": 1}
     announce(store, FIRST)
-    assert numbers(arrivals(config, root, "bug")) == {"failed": 3, "given_up": 1}
+    sentence = f"Exposure {FIRST} was tried 3 times and is left alone until it is announced again: "
+    given_up = (f"{sentence}ZeroDivisionError: a bug",)
+
+    assert numbers(arrivals(config, root, "bug")) == {"failed": 3, "given_up": given_up}
+    assert numbers(arrivals(config, root, "bug")) == {"given_up": given_up}
+    announce(store, FIRST)
+    assert numbers(arrivals(config, root, "bug")) == {"failed": 3, "given_up": given_up}
+
+
+def test_a_tile_that_meets_a_bug_is_tried_three_times_and_then_when_an_exposure_changes(
+    copied: Path, config: SurveyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(attempts_module, "RETRY_S", 0.0)
+    monkeypatch.setattr("flows.tile.read_near", broken)
+    store_of(copied).remove(keys.tile(TILE, "products.json"))
+    report = arrivals(config, copied)
+
+    assert report.tiles_failed == 3
+    assert report.given_up == (
+        f"Tile {TILE} was tried 3 times and is left alone until an exposure of it changes: ZeroDivisionError: a bug",
+    )
+    assert numbers(arrivals(config, copied)) == {"given_up": report.given_up}
+
+
+def test_an_exposure_whose_products_stay_the_same_is_never_missing(
+    copied: Path, config: SurveyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import exposure as exposure_module
+
+    store, seen, work = store_of(copied), [], exposure_module._process_ccds
+
+    def look(*arguments: Any) -> ExposureProducts:
+        seen.append(FIRST in list_processed_exposures(store))
+        return work(*arguments)
+
+    monkeypatch.setattr(exposure_module, "_process_ccds", look)
+    process_exposure(FIRST, config.exposure, store, raw_of(copied), INLINE)
+    # other settings may mean other products
+    process_exposure(FIRST, small_survey("exposure.min_ccds=2").exposure, store, raw_of(copied), INLINE)
+
+    assert seen == [True, False]
+    assert FIRST in list_processed_exposures(store)
 
 
 def test_an_outage_of_the_store_is_waited_for(
@@ -211,13 +260,13 @@ def test_an_outage_of_the_store_is_waited_for(
             raise StoreError("the network is gone")
         return list_arrivals(store)
 
-    monkeypatch.setattr(desk_module, "list_arrivals", flaky)
+    monkeypatch.setattr(in_tray_module, "list_arrivals", flaky)
     announce(store_of(root), FIRST)
 
     assert numbers(arrivals(config, root, linger_s=2.0)) == {"unchanged": 1}
 
 
-def test_a_store_that_is_lost_by_what_runs_is_waited_for(
+def test_a_try_that_the_store_spoilt_is_made_again(
     copied: Path, config: SurveyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows import exposure as exposure_module
@@ -229,11 +278,59 @@ def test_a_store_that_is_lost_by_what_runs_is_waited_for(
             raise StoreError("the network is gone")
         return find(*arguments)
 
+    monkeypatch.setattr(attempts_module, "RETRY_S", 0.0)
     monkeypatch.setattr(exposure_module, "find_raw_exposure", flaky)
     forget_exposure_products(store_of(copied), FIRST)
     announce(store_of(copied), FIRST)
 
     assert numbers(arrivals(config, copied))["reused"] == 1
+
+
+def test_an_outage_of_prefect_is_no_try(copied: Path, config: SurveyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import exposure as exposure_module
+
+    failures, find = iter([True] * 4), exposure_module.find_raw_exposure
+
+    def flaky(*arguments: Any) -> object:
+        if next(failures, False):
+            raise httpx.ConnectError("All connection attempts failed")
+        return find(*arguments)
+
+    monkeypatch.setattr(desk_module, "RETRY_S", 0.0)
+    monkeypatch.setattr(exposure_module, "find_raw_exposure", flaky)
+    forget_exposure_products(store_of(copied), FIRST)
+    announce(store_of(copied), FIRST)
+
+    assert numbers(arrivals(config, copied)) == {"reused": 1, "interrupted": 4}
+
+
+@pytest.mark.parametrize(("status", "is_outage"), [(503, True), (500, True), (404, False), (422, False)])
+def test_only_a_server_that_cannot_answer_is_away(status: int, is_outage: bool) -> None:
+    request = httpx.Request("GET", "http://127.0.0.1/api")
+    error = httpx.HTTPStatusError("no", request=request, response=httpx.Response(status, request=request))
+
+    assert is_outage_of_prefect(PrefectHTTPStatusError.from_httpx_error(error)) == is_outage
+
+
+def test_an_exposure_without_a_star_list_of_its_own_holds_up_no_other(copied: Path) -> None:
+    config = small_survey("exposure.instrument.star_list_file='late/{exposure}-{ccd}.cat'")
+    store, raw = store_of(copied, "lists"), raw_of(copied)
+    for ccd in range(2):
+        raw.put_bytes(f"late/{SECOND}-{ccd}.cat", raw.read_bytes(f"star_cat/star_cat-{SECOND}-{ccd}.cat"))
+    for name in (FIRST, SECOND):
+        announce(store, name)
+    report = arrivals(config, copied, "lists")
+    assert (report.done, report.incomplete, report.failed) == (1, 1, 0)
+
+    # the number of its CCDs is not known before the image is read, so one that is too few is found by the flow
+    raw.put_bytes(f"late/{FIRST}-0.cat", raw.read_bytes(f"star_cat/star_cat-{FIRST}-0.cat"))
+    unknown = config.exposure.model_copy(
+        update={"instrument": config.exposure.instrument.model_copy(update={"n_ccds": None})}
+    )
+    assert arrivals(config.model_copy(update={"exposure": unknown}), copied, "lists").set_aside == 1
+    refusal = read_refusal(store, FIRST)
+    assert refusal is not None
+    assert f"CCD 1 of exposure {FIRST} has no star list late/{FIRST}-1.cat" in refusal.reason
 
 
 def test_settings_that_cannot_work_fail_the_run_and_keep_the_notes(survey: tuple[Path, ArrivalReport]) -> None:
@@ -273,12 +370,37 @@ def test_what_is_announced_while_it_runs_starts_within_seconds(copied: Path, con
     assert report.median_wait_s < 4.0
 
 
-class Instant:
-    """Stands for the launcher where only the order of starting matters: everything ends at once when told to."""
+def test_stores_on_s3_are_as_good_as_folders(survey: tuple[Path, ArrivalReport], config: SurveyConfig) -> None:
+    with s3_service() as address:
+        store = store_at(address, make_bucket(address, "arrival"), collection="main")
+        raw = store_at(address, make_bucket(address, "raw"), collection="")
+        for source, target in ((store_of(survey[0]), store), (raw_of(survey[0]), raw)):
+            for key in source.list_keys():
+                target.put_bytes(key, source.read_bytes(key))
+        forget_exposure_products(store, FIRST)
+        announce(store, FIRST)
+        store.put_bytes("inbox/2113702.json", b"damaged")
+        report = process_arrivals(config, store, raw, runner=INLINE, linger_s=0.0)
 
-    def __init__(self) -> None:
+        assert (report.done + report.reused, report.failed, report.tiles_failed) == (1, 0, 0)
+        assert (report.found, report.incomplete) == (0, 1)
+        assert list_processed_exposures(store) == [FIRST, SECOND]
+        assert list(list_arrivals(store)) == [ExposureId("2113702")]
+        assert store.list_keys("inbox-failures") == []
+
+
+class Instant:
+    """Stands for the launcher where only the order of starting matters: everything ends at once as told."""
+
+    def __init__(self, **ends: str) -> None:
         self.started: list[str] = []
-        self.futures: list[Future[Launched]] = []
+        self.ends = ends
+
+    def __enter__(self) -> "Instant":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
 
     def exposure(self, name: ExposureId) -> Future[Launched]:
         return self._start(str(name), "exposure")
@@ -289,14 +411,29 @@ class Instant:
     def _start(self, name: str, kind: Any) -> Future[Launched]:
         self.started.append(name)
         future: Future[Launched] = Future()
-        future.set_result(Launched(subject=name, kind=kind, outcome="done", seconds=0.0))
+        end = self.ends.get(f"_{name}", "done")
+        if end == "lost":
+            future.set_exception(StoreError("the network is gone"))
+        elif end == "done":
+            future.set_result(Launched(subject=name, kind=kind, outcome="done", seconds=0.0))
         return future
 
 
 def make_desk(store: DataStore, raw: DataStore, config: SurveyConfig, parallel: int) -> Desk:
-    import logging
+    desk = Desk(config, store, raw, parallel, logging.getLogger("test"))
+    desk.open_book(Readiness(config, store, raw), ())
+    return desk
 
-    return Desk(config, store, raw, parallel, lambda _name: (), logging.getLogger("test"))
+
+def turn(desk: Desk, launcher: Instant, times: int = 1) -> None:
+    for _ in range(times):
+        desk.turn(launcher)  # type: ignore[arg-type]
+
+
+def work_off(desk: Desk, launcher: Instant) -> None:
+    turn(desk, launcher)
+    while not desk.idle:
+        turn(desk, launcher)
 
 
 def put_raw(raw: DataStore, name: str) -> None:
@@ -304,38 +441,169 @@ def put_raw(raw: DataStore, name: str) -> None:
         raw.put_bytes(f"{name}p{suffix}.fits.fz", b"pixels")
 
 
-def test_tiles_go_first_but_leave_a_place_to_exposures(
-    store: DataStore, raw_store: DataStore, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def planned(store: DataStore, raw_store: DataStore) -> SurveyConfig:
+    """Two processed exposures at each of three tiles, which are not processed."""
+    config = planned_survey()
+    for number, tile in enumerate(FAR_TILES):
+        for name in (f"210000{2 * number}", f"210000{2 * number + 1}"):
+            put_raw_headers(raw_store, name)
+            put_exposure(store, raw_store, config, name, centre(tile))
+    return config
+
+
+FAR_TILES = ("100.200", "150.310", "200.290")
+
+
+def open_all(store: DataStore, raw: DataStore, config: SurveyConfig, parallel: int) -> Desk:
+    """Return a desk that has looked into the inbox before it was told which tiles are complete."""
+    desk, book = Desk(config, store, raw, parallel, logging.getLogger("test")), Readiness(config, store, raw)
+    desk.turn(Instant(), start=False)  # type: ignore[arg-type]
+    desk.open_book(book, book.complete())
+    return desk
+
+
+def test_tiles_go_before_what_is_announced_later_but_leave_a_place_to_exposures(
+    store: DataStore, raw_store: DataStore, planned: SurveyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = small_survey("exposure.star_catalog=null", "exposure.reference_cache=null")
-    monkeypatch.setattr(desk_module, "POLL_S", 0.5)
+    monkeypatch.setattr(desk_module, "POLL_S", 0.3)
+    monkeypatch.setattr(in_tray_module, "LOOK_S", 0.0)
+    desk, launcher = open_all(store, raw_store, planned, 3), Instant()
     for name in ("2113703", "2113701", "2113702"):
         put_raw(raw_store, name)
         announce(store, name)
-    desk, launcher = make_desk(store, raw_store, config, 3), Instant()
-    desk.tiles.update((TileId(name), ()) for name in ("100.100", "100.101", "100.102"))
-    desk.turn(launcher)  # type: ignore[arg-type]
+    turn(desk, launcher)
 
-    assert launcher.started[:3] == ["100.100", "100.101", "2113703"]
-    while not desk.idle:
-        desk.turn(launcher)  # type: ignore[arg-type]
+    assert launcher.started[:3] == [*FAR_TILES[:2], "2113703"]
+    work_off(desk, launcher)
     assert [name for name in launcher.started if "." not in name] == ["2113703", "2113701", "2113702"]
-    assert launcher.started.count("100.102") == 1
+    assert launcher.started.count(FAR_TILES[2]) == 1
+
+
+def test_a_tile_waits_for_what_was_announced_before_and_may_belong_to_it(
+    store: DataStore, raw_store: DataStore, planned: SurveyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk_module, "POLL_S", 0.3)
+    monkeypatch.setattr(in_tray_module, "LOOK_S", 0.0)
+    elsewhere = planned.model_copy(update={"tile_exposures": {TileId(FAR_TILES[0]): (ExposureId("2100000"),)}})
+    for name in ("2113701", "2113702"):
+        put_raw(raw_store, name)
+        announce(store, name)
+    desk, launcher = open_all(store, raw_store, elsewhere, 1), Instant()
+    work_off(desk, launcher)
+
+    # of the first tile it is known that they do not belong to it
+    assert launcher.started == [FAR_TILES[0], "2113701", "2113702", *FAR_TILES[1:]]
+
+
+def test_a_tile_does_not_wait_for_what_is_incomplete_or_given_up(
+    store: DataStore, raw_store: DataStore, planned: SurveyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk_module, "POLL_S", 0.3)
+    put_raw(raw_store, "2113701")
+    note = announce(store, "2113701")
+    write_tries(store, note.exposure, Tries(token=note.token, attempts=3, reason="a bug"))
+    raw_store.put_bytes("2113702p.fits.fz", b"without its weights")
+    announce(store, "2113702")
+    desk, launcher = open_all(store, raw_store, planned, 2), Instant()
+    work_off(desk, launcher)
+
+    assert launcher.started == list(FAR_TILES)
+    assert list(desk.attempts.given_up) == [note.exposure]
+
+
+def test_what_kills_the_process_three_times_is_given_up_and_what_ran_beside_it_is_not(
+    store: DataStore, raw_store: DataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk_module, "POLL_S", 0.05)
+    monkeypatch.setattr(in_tray_module, "LOOK_S", 0.0)
+    config = planned_survey()
+    for name in ("2113701", "2113702"):
+        put_raw(raw_store, name)
+        announce(store, name)
+    started = []
+    for _ in range(3):
+        # neither ends: the process is killed after a few turns
+        launcher = Instant(_2113701="killed", _2113702="killed")
+        turn(make_desk(store, raw_store, config, 2), launcher, 3)
+        started.append(launcher.started)
+    desk, last = make_desk(store, raw_store, config, 2), Instant()
+    work_off(desk, last)
+
+    # the third try has the process for itself, so that it shows which of them it was
+    assert started == [["2113701", "2113702"], ["2113701", "2113702"], ["2113701"]]
+    assert last.started == ["2113702"]
+    [sentence] = desk.attempts.given_up.values()
+    assert sentence.startswith("Exposure 2113701 was tried 3 times and is left alone until it is announced again: ")
+    assert "the process that it ran in ended first" in sentence
+    assert list(list_arrivals(store)) == [ExposureId("2113701")]
+
+
+def test_a_try_that_an_outage_stopped_does_not_count(store: DataStore, raw_store: DataStore) -> None:
+    config = planned_survey()
+    put_raw(raw_store, "2113701")
+    note = announce(store, "2113701")
+    for _ in range(4):
+        desk = make_desk(store, raw_store, config, 2)
+        with pytest.raises(LaunchStoppedError, match="the network is gone"):
+            turn(desk, Instant(_2113701="lost"))
+        assert read_tries(store, note.exposure, note.token) == Tries(token=note.token, attempts=1, unended=True)
+        desk.start_over()
+        assert read_tries(store, note.exposure, note.token) is None
+
+
+def test_a_note_that_cannot_be_read_is_replaced_and_processed(
+    store: DataStore, raw_store: DataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk_module, "POLL_S", 0.05)
+    monkeypatch.setattr(in_tray_module, "LOOK_S", 0.0)
+    put_raw(raw_store, "2113701")
+    store.put_bytes("inbox/2113701.json", b'{"exposure": "21137')
+    store.put_bytes("inbox/README.json", b"of somebody else")
+    desk, launcher = make_desk(store, raw_store, planned_survey(), 2), Instant()
+    turn(desk, launcher, 4)
+
+    assert launcher.started == ["2113701"]
+    assert store.list_keys("inbox") == ["inbox/README.json"]
+
+
+def test_exposures_start_while_the_survey_is_still_being_read(store: DataStore, raw_store: DataStore) -> None:
+    config = planned_survey()
+    put_raw(raw_store, "2113701")
+    announce(store, "2113701")
+    desk, launcher = Desk(config, store, raw_store, 2, logging.getLogger("test")), Instant()
+    turn(desk, launcher, 2)
+
+    assert (launcher.started, desk.idle) == (["2113701"], False)
+    desk.open_book(Readiness(config, store, raw_store), ())
+    turn(desk, launcher)
+    assert desk.idle
+
+
+def test_a_duplicate_starts_the_tiles_that_a_killed_run_did_not_start(
+    copied: Path, config: SurveyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, raw = store_of(copied), raw_of(copied)
+    store.remove(keys.tile(TILE, "products.json"))
+    desk, launcher = make_desk(store, raw, config, 2), Instant()
+    announce(store, FIRST)
+    turn(desk, launcher, 2)
+
+    assert launcher.started == [str(TILE)]
 
 
 def test_many_notes_are_worked_through_and_nothing_is_left_in_memory(store: DataStore, raw_store: DataStore) -> None:
-    config = small_survey("exposure.star_catalog=null", "exposure.reference_cache=null")
+    config = small_survey("exposure.star_catalog=null", "exposure.reference_cache=null", "tile.star_catalog=null")
     names = [f"{number}" for number in range(2200000, 2200150)]
     for name in names:
         put_raw(raw_store, name)
         announce(store, name)
     desk, launcher = make_desk(store, raw_store, config, 8), Instant()
     started = time.monotonic()
-    while not (desk.idle and launcher.started):
-        desk.turn(launcher)  # type: ignore[arg-type]
+    work_off(desk, launcher)
 
     assert launcher.started == names
-    assert list_arrivals(store) == {}
-    assert (len(desk._waiting), len(desk._running), len(desk.put_off)) == (0, 0, 0)
+    assert (list_arrivals(store), store.list_keys("inbox-failures")) == ({}, [])
+    assert (len(desk.tray.waiting), desk.running, len(desk.tray.put_off)) == (0, 0, 0)
     assert time.monotonic() - started < 20
     assert read_arrival(store, ExposureId(names[0])) is None

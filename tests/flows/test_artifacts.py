@@ -18,6 +18,7 @@ from prefect.settings import PREFECT_API_URL
 
 import flows.artifacts
 from blocks.store import DataStore
+from flows.arrival import ArrivalReport, show_arrivals
 from flows.artifacts import MAX_FIGURE_BYTES, Progress, progress, show_exposure, show_tile
 from flows.markdown import artifact_key, plain
 from tasks.archive.html import write_report
@@ -222,6 +223,7 @@ def test_a_server_that_is_gone_costs_a_line_in_the_log_and_nothing_else(caplog: 
             with progress("exposure 2113737") as board:
                 board.update(1, 1)
             show_exposure(exposure())
+            show_arrivals(ArrivalReport(done=1, seconds=1.0))
         return "done"
 
     assert goes_on() == "done"
@@ -229,6 +231,7 @@ def test_a_server_that_is_gone_costs_a_line_in_the_log_and_nothing_else(caplog: 
     assert [line.split(":")[0] for line in lines] == [
         "The Prefect UI does not show the progress of exposure 2113737",
         "The Prefect UI does not show the table of exposure 2113737 ccds",
+        "The Prefect UI does not show the text of arrival",
     ]
 
 

@@ -47,12 +47,17 @@ def test_wrong_settings_have_exit_code_2_before_any_work(tmp_path: Path) -> None
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.parametrize("name", ["../../etc", "a/b", "x" * 10_000])
-def test_names_that_could_leave_the_store_are_refused(tmp_path: Path, name: str) -> None:
-    code, text = invoke("run", "exposure", name, "--store", str(tmp_path / "store"))
+@pytest.mark.parametrize(
+    "name", ["../../etc", "/etc/passwd", "a/b", "a\0b", "", "x" * 10_000], ids=lambda name: name[:9]
+)
+@pytest.mark.parametrize("command", [("run", "exposure"), ("run", "tile"), ("status", "exposure"), ("status", "tile")])
+def test_names_that_could_leave_the_store_are_refused(tmp_path: Path, command: tuple[str, str], name: str) -> None:
+    code, text = invoke(*command, name, "--store", str(tmp_path / "store"))
 
     assert code == Exit.CONFIG
     assert "cannot be the name of an exposure or tile" in text
+    assert len(text) < 500
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_store_that_cannot_be_written_has_exit_code_3(tmp_path: Path) -> None:
@@ -68,6 +73,29 @@ def test_a_collection_that_leaves_the_store_is_refused(tmp_path: Path) -> None:
 
     assert code == Exit.CONFIG
     assert "is not a collection name" in text
+
+
+@pytest.mark.parametrize("command", [("status",), ("plan",), ("status", "night", "2026-11-20")])
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, command: tuple[str, ...]) -> None:
+    code, text = invoke(*command, "--store", str(tmp_path / "stoer"))
+
+    assert code == Exit.CONFIG
+    assert f"There is neither a folder {tmp_path}/stoer/main nor {tmp_path}/stoer/raw" in text
+
+
+def test_a_folder_that_is_not_there_cannot_be_watched(tmp_path: Path) -> None:
+    code, text = invoke("watch", str(tmp_path / "rwa"), "--store", str(tmp_path / "store"), "--once")
+
+    assert code == Exit.CONFIG
+    assert f"There is no folder {tmp_path}/rwa to watch" in text
+
+
+@pytest.mark.parametrize("root", ["", "ftp://x", "s3://"])
+def test_a_store_that_cannot_be_is_refused_without_words_of_libraries(root: str) -> None:
+    code, text = invoke("plan", "--store", root)
+
+    assert code == Exit.CONFIG
+    assert re.match(r"shearline: (a store needs|'ftp://x': a store is|'s3://' names no bucket)", text), text
 
 
 def test_products_do_not_go_where_the_raw_files_are(tmp_path: Path) -> None:
@@ -105,3 +133,13 @@ def test_a_tile_without_exposures_has_exit_code_1_and_a_sentence(tmp_path: Path)
 
     assert code == Exit.DATA
     assert "No processed exposure overlaps tile 210.296" in text
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_tile_of_an_exposure_that_is_not_processed_has_exit_code_1_and_a_sentence(tmp_path: Path) -> None:
+    code, text = invoke("run", "tile", "210.296", "--store", str(tmp_path / "store"), "--set", "exposures=['2113737']")
+
+    assert code == Exit.DATA
+    assert re.search(
+        r"^shearline: Exposure 2113737 is not processed in .*; run `shearline run exposure 2113737` first", text, re.M
+    ), text

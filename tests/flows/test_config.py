@@ -89,6 +89,17 @@ def test_a_survey_that_does_not_exist_is_named_with_the_nearest() -> None:
         load_survey("none.yaml")
 
 
+def test_a_survey_file_that_cannot_be_read_has_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "survey.yaml"
+    path.write_bytes(b"\x80\x81")
+    with pytest.raises(ConfigError, match="is not text, so it is no survey file"):
+        load_survey(str(path))
+    for name in (str(tmp_path / "survey.yaml" / "x.yaml"), "x" * 10_000 + ".yaml", "x\0.yaml"):
+        with pytest.raises(ConfigError, match=r"cannot be read|There is no survey file") as error:
+            load_survey(name)
+        assert len(str(error.value)) < 300
+
+
 def test_a_file_that_is_not_yaml_has_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "survey.yaml"
     path.write_text("name: [")
@@ -116,6 +127,78 @@ def test_a_tile_has_one_name_and_occurs_once(tmp_path: Path) -> None:
     assert load_survey(write(tmp_path, "tiles: ['210-296']\n")).tiles == (TileId("210.296"),)
     with pytest.raises(ConfigError, match=r"names occur twice: 210\.296"):
         load_survey(write(tmp_path, "tiles: ['210.296', '0210-296']\n"))
+
+
+def test_the_exposures_of_a_tile_may_be_written_as_numbers(tmp_path: Path) -> None:
+    survey = load_survey(write(tmp_path, "tile_exposures: {'0210-296': [2113737, '0012345']}\n"))
+
+    assert survey.tile_exposures == {TileId("210.296"): (ExposureId("2113737"), ExposureId("0012345"))}
+
+
+@pytest.mark.parametrize(
+    ("plan", "sentence"),
+    [
+        ("{'210.296': [1, 2, 1]}", r"names occur twice: 1 of tile 210\.296"),
+        ("{'210.296': [1], '210-296': [2]}", "one tile under two names"),
+        ("{210.290: [1]}", r"210\.29 is a number: write names with a point in quotes"),
+        ("{'210.296': 2113737}", "valid tuple"),
+        ("{'210.296': ['../x']}", "should match pattern"),
+        ("{'210': [1]}", "should match pattern"),
+        ("[2113737]", "valid dictionary"),
+    ],
+)
+def test_an_observing_plan_that_cannot_be_meant_is_refused(tmp_path: Path, plan: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=rf"tile_exposures.*{sentence}"):
+        load_survey(write(tmp_path, f"tile_exposures: {plan}\n"))
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        ("exposures: [1, '1']", "exposures = .*names occur twice: 1"),
+        ("exposures: [yes]", r"exposures\.0 = True: input should be a valid string"),
+        ("tiles: [210.290]", r"210\.29 is a number: write names with a point in quotes"),
+        ("tiles: ['210.296', 7]", r"tiles\.1 = '7': string should match pattern"),
+    ],
+)
+def test_names_that_cannot_be_meant_are_refused(tmp_path: Path, names: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_survey(write(tmp_path, names + "\n"))
+
+
+def test_a_night_has_the_time_zone_of_the_telescope(tmp_path: Path) -> None:
+    assert load_survey(write(tmp_path, "")).timezone == "UTC"
+    assert load_survey(write(tmp_path, "timezone: Pacific/Honolulu\n")).timezone == "Pacific/Honolulu"
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "''", "../../etc/passwd", "/etc/localtime", "Pacific"])
+def test_what_is_no_time_zone_is_refused(tmp_path: Path, zone: str) -> None:
+    with pytest.raises(ConfigError, match=r"timezone = .* is not the name of a time zone, such as Pacific/Honolulu"):
+        load_survey(write(tmp_path, f"timezone: {zone}\n"))
+
+
+@pytest.mark.parametrize("seed", [-1, "x"])
+def test_a_seed_is_a_number_from_zero(tmp_path: Path, seed: object) -> None:
+    with pytest.raises(ConfigError, match=r"seed = .*input should be"):
+        load_survey(write(tmp_path, f"seed: {seed}\n"))
+
+
+@pytest.mark.parametrize(
+    ("cache", "sentence"),
+    [
+        ("observatory: J W, context: jwst_1300.pmap", r"reference_cache\.observatory = 'J W'"),
+        ("observatory: jwst, context: ../jwst.pmap", r"reference_cache\.context = '\.\./jwst\.pmap'"),
+        ("observatory: jwst, context: jwst_1300.pmap, checksum: maybe", r"reference_cache\.checksum = 'maybe'"),
+    ],
+)
+def test_a_reference_cache_is_checked(tmp_path: Path, cache: str, sentence: str) -> None:
+    path = tmp_path / "survey.yaml"
+    path.write_text(
+        f"name: test\nexposure:\n  instrument: {{name: cam}}\n  reference_cache: {{root: /crds, {cache}}}\n"
+    )
+
+    with pytest.raises(ConfigError, match=sentence):
+        load_survey(str(path))
 
 
 def test_the_seed_of_the_survey_is_that_of_its_stages_unless_they_have_their_own(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tasks.products.identity import ExposureId, TileId
 from tasks.runner import Runner
 
 # a whole small survey, several times: too long for every change
-pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 CONFIG = small_survey()
 HERE = Runner(workers=2)
@@ -90,8 +90,12 @@ def test_a_bug_in_one_exposure_fails_the_night_but_not_the_other_exposure(night,
 
     monkeypatch.setattr(flow_of_exposures, "find_raw_exposure", broken)
     lonely = small_survey("tile.find_exposures.min_exposures=2")
-    with pytest.raises(NightFailedError, match=r"1 of 2 .*exposure 2113701: ZeroDivisionError: a bug"):
+    with pytest.raises(NightFailedError, match=r"1 of 2 .*exposure 2113701: ZeroDivisionError: a bug") as failure:
         run_night(lonely, store, raw, HERE)
+
+    report = failure.value.report
+    assert report == read_night_report(store, report.night)
+    assert [item.subject for item in report.failed()] == ["2113701"]
 
     plan = make_plan(lonely, store, raw)
     assert {str(item.exposure): item.status for item in plan.exposures} == {"2113700": "done", "2113701": "new"}

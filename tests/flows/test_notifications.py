@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 from prefect import flow
-from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
 from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Crashed, Failed
@@ -105,6 +105,30 @@ def test_the_variable_names_the_block_too(chat: Chat, monkeypatch: pytest.Monkey
     assert len(chat.messages) == 1
 
 
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")
+def test_markup_of_slack_in_names_and_sentences_is_shown_and_not_obeyed(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "apprise.plugins.slack.NotifySlack.webhook_url", f"http://127.0.0.1:{chat.server_address[1]}/services"
+    )
+    SlackWebhook(url="https://hooks.slack.com/services/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ").save(
+        "slack", overwrite=True
+    )
+    monkeypatch.setenv(BLOCK_ENVIRONMENT, "slack-webhook/slack")
+    nasty = "<!channel> & <@U123|boss> @here <https://evil.example|a tile>"
+    run = FlowRun(flow_id=uuid4(), name="exposure x", parameters={"exposure": "<!here>\n" + "9" * 10_000})
+    tell_operators(flow=refuses, flow_run=run, state=Failed(message=nasty))
+
+    [message] = chat.messages
+    [shown] = message["attachments"]
+    told = shown["text"].translate({0x2039: "{", 0x203A: "}", 0xFF20: "(at)"})
+    assert "{!channel} &amp; {(at)U123|boss} (at)here {https://evil.example|a tile}" in told
+    assert "<" not in shown["text"] + shown["title"]
+    assert "@" not in shown["text"] + shown["title"]
+    assert len(shown["title"]) < 200
+
+
 def test_without_a_block_nothing_is_sent(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(BLOCK_ENVIRONMENT)
 
@@ -182,6 +206,10 @@ def test_the_sentence_is_that_of_the_error(message: str | None, sentence: str) -
         ('{"access_key": "AKIA123"}', '{"access_key": "***"}'),
         ("Authorization: Bearer abcdefgh12345", "Authorization: Bearer ***"),
         ("password=hunter2", "password=***"),
+        ("password = 'two words'; next", "password = '***'; next"),
+        (r"{\"token\": \"abc 123\", \"a\": 1}", r"{\"token\": \"***\", \"a\": 1}"),
+        ("https://ops:hun@ter2@store.example/x", "https://***@store.example/x"),
+        ("POST https://hooks.slack.com/services/T0/B0/abc failed", "POST https://hooks.slack.com/*** failed"),
         (SENTENCE, SENTENCE),
     ],
 )

@@ -82,6 +82,13 @@ def test_an_exposure_waits_for_its_star_lists(store, raw_store):
     assert exposure_of(make_plan(config, store, raw_store), "2000001").status == "new"
 
 
+def test_a_damaged_record_of_a_refusal_stops_no_plan(store, raw_store, config):
+    put_raw(raw_store, "2000001")
+    store.put_bytes("exposures/2000001/set_aside.json", b'{"subject": "2000')
+
+    assert exposure_of(make_plan(config, store, raw_store), "2000001").status == "new"
+
+
 def test_a_named_exposure_that_nobody_has_sent_is_incomplete(store, raw_store):
     plan = make_plan(planned_survey(exposures=["2000009"]), store, raw_store)
 

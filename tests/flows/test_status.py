@@ -1,6 +1,9 @@
 """The status says what there is, what is missing and why, and needs no right to write."""
 
 import json
+import os
+import re
+from pathlib import Path
 
 import pytest
 from planned_survey import centre, planned_survey, put_exposure, put_raw, put_tile
@@ -9,7 +12,8 @@ from typer.testing import CliRunner
 from blocks.lease import lease
 from flows.cli import app
 from flows.config import dump_survey
-from flows.status import exposure_status, store_status, tile_status
+from flows.item_status import exposure_status, tile_status
+from flows.status import store_status
 from tasks.products.identity import ExposureId, TileId
 
 TILE = "210.290"
@@ -112,11 +116,29 @@ def test_the_command_prints_the_status_of_everything(processed, command):
     assert (code, item_code, night_code) == (0, 0, 0)
     assert "exposures: 2 done" in text
     assert f"exposure {NAMES[0]}: done" in item
+    assert re.search(r"^products listed \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$", item, re.MULTILINE)
     assert json.loads(night)["exposures"] == {"done": 2}
 
 
-def test_a_night_that_is_no_date_is_refused(command):
-    code, text = command("plan", "--night", "yesterday")
+def test_the_command_prints_when_the_products_of_everything_were_listed(store, processed, command):
+    os.utime(f"{store.url}/tiles/{TILE}/products.json", (1_763_640_000, 1_763_640_000))
+
+    code, text = command("status", "--all")
+    machine = json.loads(command("status", "--json")[1])
+
+    assert code == 0
+    assert re.search(rf"tile {TILE} +│ done +│ products listed 2025-11-20 12:00:00 UTC", text)
+    assert [item["written"] for item in machine["done"] if item["kind"] == "tile"] == ["2025-11-20T12:00:00Z"]
+
+
+@pytest.mark.parametrize(
+    "night", ["yesterday", "2026-13-01", "", "../..", "2026-11-20\0", "9" * 10_000, "0001-01-01", "9999-12-31"]
+)
+@pytest.mark.parametrize("words", [("plan", "--night"), ("status", "night"), ("run", "night", "--night")])
+def test_a_night_that_is_no_date_is_refused(command, store, words, night):
+    code, text = command(*words, night)
 
     assert code == 2
-    assert "'yesterday' is not a date; write it as 2026-11-20" in text
+    assert "is not a date; write it as 2026-11-20" in text
+    assert len(text) < 200
+    assert not Path(store.root).exists()

@@ -67,6 +67,21 @@ def test_an_exposure_without_its_weights_is_not_announced_before_they_come(
     assert [names(watching) for _ in range(2)] == [[], ["2113700"]]
 
 
+def test_an_exposure_without_its_star_lists_is_not_announced_before_they_come(
+    store: DataStore, raw_store: DataStore
+) -> None:
+    lists = small_survey(
+        "exposure.reference_cache=null", "exposure.instrument.star_list_file='stars/{exposure}-{ccd}.cat'"
+    ).exposure
+    watching = Watch(store, raw_store, lists, "test")
+    put_raw(raw_store, NAME)
+    raw_store.put_bytes(f"stars/{NAME}-0.cat", b"stars")
+    assert [names(watching) for _ in range(3)] == [[], [], []]
+    raw_store.put_bytes(f"stars/{NAME}-1.cat", b"stars")
+
+    assert [names(watching) for _ in range(3)] == [[], ["2113700"], []]
+
+
 def test_files_that_are_delivered_again_are_announced_again(watching: Watch, raw_store: DataStore) -> None:
     put_raw(raw_store, NAME)
     watching.look()
@@ -87,6 +102,18 @@ def test_what_is_announced_or_refused_with_these_files_is_passed_by(
 
     restarted = Watch(store, raw_store, config, "test")
     assert [names(restarted) for _ in range(3)] == [[], [], []]
+
+
+def test_files_with_names_that_could_leave_the_collection_are_passed_by(
+    watching: Watch, store: DataStore, raw_store: DataStore
+) -> None:
+    put_raw(raw_store, NAME)
+    for name in ("..", ".2113701", "2113701\n", "2113701\u202e", "\uff12113701", "2" * 200, "21137010"):
+        for suffix in SUFFIXES:
+            Path(raw_store.url, f"{name}p{suffix}.fits.fz").write_bytes(b"pixels")
+
+    assert [names(watching) for _ in range(2)] == [[], ["2113700"]]
+    assert store.list_keys() == ["inbox/2113700.json"]
 
 
 def test_an_exposure_whose_note_was_handled_is_not_announced_again(
@@ -148,7 +175,8 @@ def test_with_once_an_outage_is_an_error(store: DataStore, raw_store: DataStore,
 def command(root: Path, *options: str) -> tuple[list[str], dict[str, str]]:
     words = [sys.executable, "-m", "deployments.cli", "watch", str(root / "raw"), "--survey", "cfis"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    settings = ["--set", "exposure.star_catalog=null", "--set", "exposure.reference_cache=null"]
+    changes = ("star_catalog", "reference_cache", "instrument.star_list_file")
+    settings = [word for name in changes for word in ("--set", f"exposure.{name}=null")]
     return [*words, "--store", str(root / "store"), *settings, *options], environment
 
 

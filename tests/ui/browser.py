@@ -64,6 +64,8 @@ class Browser:
             yield cls(driver, url, folder)
         finally:
             driver.quit()
+            # its connection to the driver would be closed at some moment, in some other test
+            driver.command_executor.close()
 
     def go(self, path: str) -> None:
         """Open a page of the UI."""

@@ -19,12 +19,9 @@ from blocks.store import DataStore
 from tasks.errors import ConfigError, DataError, RunStoppedError
 from tasks.products.identity import CcdId, ProductRef
 from tasks.runner import Runner, SlurmJobs
-from tasks.session import current_session, session
+from tasks.session import Outcome, current_session, session
 from tasks.workers.bodies import ONE_THREAD, Executed, Job, WorkerDiedError
-from tasks.workers.cluster import _Guarded, slurm_options
-
-# clusters of real processes start slowly
-pytestmark = pytest.mark.faults
+from tasks.workers.cluster import DaskCluster, _Guarded, slurm_options
 
 HOUSE = Path(__file__).parents[2]
 OWN = Runner(kind="dask", workers=1)
@@ -82,6 +79,30 @@ def test_a_killed_worker_is_our_error_and_the_next_body_has_a_fresh_one(store: D
     assert own_cluster.run(write_inside, WriteConfig(), store).key == "written/2113737-1"
 
 
+def test_workers_of_our_own_leave_ctrl_c_to_the_flow(store: DataStore, own_cluster: Context) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        body = threads.submit(own_cluster.copy().run, write_inside, WriteConfig(wait_s=2), store)
+        os.kill(pid_of_the_worker(store), signal.SIGINT)
+
+        assert body.result(60).key == "written/2113737-1"
+
+
+def pid_of_the_worker(store: DataStore) -> int:
+    """Wait until a body of some seconds has begun, and return the process that runs it."""
+    while not (started := store.list_keys("started")):
+        time.sleep(0.05)
+    return int(store.read_bytes(started[0]))
+
+
+def test_an_answer_that_comes_when_the_patience_ends_is_taken(
+    store: DataStore, own_cluster: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # so short that the body is done before any wait for its answer has succeeded
+    monkeypatch.setattr("tasks.workers.cluster.PATIENCE_S", 1e-4)
+
+    assert own_cluster.run(write_inside, WriteConfig(), store).key == "written/2113737-1"
+
+
 def test_a_job_of_slurm_asks_for_what_the_settings_say() -> None:
     jobs = SlurmJobs(
         account="lensing",
@@ -115,6 +136,31 @@ def test_a_job_of_slurm_asks_for_what_the_settings_say() -> None:
     [command] = [line for line in lines if "distributed.cli.dask_worker" in line]
     assert command.startswith("/opt/shearline/bin/python -m distributed.cli.dask_worker tcp://")
     assert "--nthreads 1 --memory-limit 5.59GiB --nworkers 4" in command
+
+
+def test_a_slurm_that_does_not_answer_at_the_end_is_said_and_hides_nothing(
+    store: DataStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    commands = tmp_path / "commands"
+    for name, script in {"sbatch": "echo Submitted batch job 1729", "scancel": "sleep 5"}.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\necho {name} $* >> {commands}\n{script}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    runner = Runner(kind="dask", workers=1, slurm=SlurmJobs())
+
+    with ThreadPoolExecutor(1) as threads, session(runner) as current:
+        body = threads.submit(copy_context().run, write_task.fn, ccd(1), WriteConfig(), store)
+        while not commands.exists() or not current._running:
+            time.sleep(0.05)
+        monkeypatch.setattr("tasks.workers.cluster.CONNECT_S", 1)
+        current.stop("the operator had enough")
+    with pytest.raises(RunStoppedError, match="the operator had enough"):
+        body.result(30)
+
+    assert "scancel 1729" in commands.read_text().splitlines()
+    assert any("was not ended properly; see with squeue" in message for message in caplog.messages)
+    assert [key for key in store.list_keys() if key.startswith("probe-")] == []
 
 
 @contextmanager
@@ -205,6 +251,30 @@ def test_waiting_for_workers_is_said_and_a_stop_ends_it(
         current.stop("the operator had enough")
         with pytest.raises(RunStoppedError, match=r"write of 2113737-1 was not run: .* the operator had enough"):
             waiting.result(30)
+
+
+def test_what_was_made_is_reused_though_the_connection_was_cut_before_the_answer(
+    store: DataStore, scheduler: str, tmp_path: Path
+) -> None:
+    with (
+        running_worker(scheduler, tmp_path, "--nthreads", "1"),
+        session(Runner(kind="dask", scheduler=scheduler)) as current,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        body = threads.submit(copy_context().run, write_task.fn, ccd(1), WriteConfig(wait_s=2), store)
+        pid_of_the_worker(store)
+        workers = current.shared.workers
+        assert isinstance(workers, DaskCluster)
+        client = workers._client
+        client.loop.add_callback(client.scheduler_comm.comm.abort)
+        with pytest.raises(WorkerDiedError, match="was lost"):
+            body.result(60)
+        while not store.exists("records/write/2113737-1.json"):
+            time.sleep(0.05)
+
+        assert write_task.fn(ccd(1), WriteConfig(wait_s=2), store).key == "written/2113737-1"
+
+    assert [event.outcome for event in current.events] == [Outcome.REUSED]
 
 
 @pytest.mark.faults
