@@ -149,7 +149,7 @@ def process_arrivals(
     store: DataStore,
     raw: DataStore,
     runner: Runner = LOCAL,
-    parallel: Annotated[int, Field(ge=1, le=256)] = 2,
+    parallel: Annotated[int, Field(ge=1, le=256)] = 4,
     dispatch: Dispatch = "here",
     exposure: str | None = None,
     linger_s: Annotated[float, Field(ge=0, le=86400)] = 60.0,
@@ -169,7 +169,8 @@ def process_arrivals(
     runner
         Where the stages run.
     parallel
-        How many exposures and tiles are worked on at a time.
+        How many exposures and tiles are worked on at a time. One alone does not keep the workers busy, as it waits for
+        its slowest CCD and for Prefect between stages.
     dispatch
         `here` works in this run; `pool` starts runs of their own in the work pool.
     exposure

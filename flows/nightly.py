@@ -52,7 +52,7 @@ def run_night(
     raw: DataStore,
     runner: Runner = LOCAL,
     night: date | None = None,
-    parallel: Annotated[int, Field(ge=1, le=1000)] = 2,
+    parallel: Annotated[int, Field(ge=1, le=1000)] = 4,
     dispatch: Dispatch = "here",
     worker_patience_s: Annotated[float, Field(gt=0)] = WORKER_PATIENCE_S,
 ) -> NightReport:
@@ -72,7 +72,8 @@ def run_night(
         Night of the observations, by the date of its evening: only its exposures, and the tiles that they touch. None
         takes everything that there is to do.
     parallel
-        How many exposures or tiles are worked on at a time.
+        How many exposures or tiles are worked on at a time. One alone does not keep the workers busy, as it waits for
+        its slowest CCD and for Prefect between stages.
     dispatch
         Where they run: ``here``, in the process of this run, or as runs of their own in the work ``pool``.
     worker_patience_s

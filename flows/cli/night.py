@@ -54,7 +54,7 @@ def plan(
 @grouped
 def run_night(
     night: Night = None,
-    parallel: Parallel = 2,
+    parallel: Parallel = 4,
     *,
     place: Place,
     machines: Machines,
