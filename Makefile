@@ -4,6 +4,8 @@
 # make docs    the documentation, in docs/_build/html
 # make bench   wall time of every stage of a demo from scratch, one line of JSON at the end
 # make bench-scaling   the same exposures on 1 and 2 workers, with and without Dask
+# make peers   the packages that benchmarks compare with, in ./.peers, each in an environment of its own
+# make bench-dq   dq_init beside jwst's DQInitStep: identical flags, times, memory; one line of JSON at the end
 # make screenshots   the test that drives the Prefect UI; keeps its pictures in docs/figures/ui
 # make faults  kills, restarts, broken networks, bursts of arrivals and a night, in full; one line of JSON at the end
 # make clean   remove what the other targets made
@@ -15,7 +17,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint docs bench bench-scaling faults screenshots clean
+.PHONY: demo test lint docs bench bench-scaling bench-dq peers faults screenshots clean
 
 demo: $(READY)
 	$(BIN)/shearline demo --root demo
@@ -38,6 +40,16 @@ bench: $(READY)
 bench-scaling: $(READY)
 	$(BIN)/python benchmarks/scaling.py
 
+peers: .peers/jwst/.ready
+
+.peers/jwst/.ready: benchmarks/peers/jwst.txt
+	$(PYTHON) -m venv .peers/jwst
+	.peers/jwst/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/jwst.txt
+	@touch $@
+
+bench-dq: $(READY) peers
+	$(BIN)/python benchmarks/dq.py
+
 faults: $(READY)
 	$(BIN)/python benchmarks/faults.py
 
@@ -45,7 +57,7 @@ screenshots: $(READY)
 	SHEARLINE_SCREENSHOTS=$(CURDIR)/docs/figures/ui $(BIN)/python -m pytest tests/ui --basetemp "$$(mktemp -d -t shearline-XXXX)"
 
 clean:
-	rm -rf .venv demo build dist *.egg-info docs/_build docs/api/generated .coverage .coverage.* \
+	rm -rf .venv .peers demo build dist *.egg-info docs/_build docs/api/generated .coverage .coverage.* \
 		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -18,10 +18,13 @@ import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import fsspec
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr, field_validator
 
-from blocks.store import ObjectNotFoundError, open_file_system, translated
+from blocks.file_hashes import file_sha256
+from blocks.s3_access import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_S, S3Access
+from blocks.store import ObjectNotFoundError, translated
 
 OBSERVATORY = re.compile(r"[a-z][a-z0-9_]{0,31}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]{0,199}")
@@ -35,6 +38,10 @@ class CacheError(Exception):
 
 class ReferenceNotFoundError(Exception):
     """The rules name a reference file that the cache does not have."""
+
+
+class ReferenceMarkedBadError(ReferenceNotFoundError):
+    """The rules name a reference file that is marked as bad."""
 
 
 class CrdsCache(Block):
@@ -57,6 +64,12 @@ class CrdsCache(Block):
     endpoint_url: str | None = Field(default=None, description="Address of an S3-compatible service; none for AWS.")
     access_key: str | None = Field(default=None, description="S3 access key; none uses the environment's.")
     secret_key: SecretStr | None = Field(default=None, description="S3 secret key; none uses the environment's.")
+    timeout_s: float = Field(
+        default=DEFAULT_TIMEOUT_S, gt=0, le=3600, description="Seconds without an answer of S3 after which it is late."
+    )
+    attempts: int = Field(
+        default=DEFAULT_ATTEMPTS, ge=1, le=20, description="How often a request to S3 is sent before it has failed."
+    )
 
     @field_validator("root")
     @classmethod
@@ -112,7 +125,7 @@ class CrdsCache(Block):
             If that context is not in the cache, or there is no telling which one is meant.
         """
         available = self.list_contexts()
-        wanted = self.context or str(self._server_config().get("operational_context", ""))
+        wanted = self.context or self._operational_context()
         if not wanted and len(available) == 1:
             return available[0]
         listed = f"available: {', '.join(available) or 'none'}"
@@ -144,17 +157,38 @@ class CrdsCache(Block):
             )
         return text
 
+    def server_config(self) -> dict[str, Any]:
+        """Return what the cache says of its server: the operational context, files known to be bad; perhaps nothing.
+
+        Raises
+        ------
+        CacheError
+            If the file is there and cannot be read.
+        """
+        text = self._read_text(self._path("config", "server_config"))
+        if text is None:
+            return {}
+        for parse in (json.loads, ast.literal_eval):  # JSON today, a Python literal before 2022
+            try:
+                parsed = parse(text)
+            except (ValueError, SyntaxError):
+                continue
+            if isinstance(parsed, dict):
+                return parsed
+        raise CacheError(f"config/{self.observatory}/server_config in the CRDS cache {self.root} cannot be read.")
+
     def bad_files(self) -> frozenset[str]:
         """Return the names of references and mappings that the server has marked as bad."""
-        config = self._server_config()
+        config = self.server_config()
         listed = config.get("bad_files_list") or config.get("bad_files") or []
         return frozenset(listed.split() if isinstance(listed, str) else map(str, listed))
 
     def fingerprint(self) -> str:
         """Return a checksum of everything that the choice of references can depend on.
 
-        That is the text of every mapping below the context, the policy, the files marked as bad, and name, size and
-        time of every reference file that the rules name.
+        That is the text of every mapping below the context, the policy, the files marked as bad, and name and content
+        of every reference file that the rules name and the cache has: its SHA-256 in a folder, its ETag in a bucket. A
+        copy of the folder has the same fingerprint; a copy in a bucket has another.
 
         Raises
         ------
@@ -187,13 +221,16 @@ class CrdsCache(Block):
         Raises
         ------
         ReferenceNotFoundError
-            If the cache does not have it, or it is marked as bad.
+            If the cache does not have it.
+        ReferenceMarkedBadError
+            If it is marked as bad.
         """
         if not FILE_NAME.fullmatch(name):
             raise ReferenceNotFoundError(f"{name[:80]!r} is not the name of a reference file.")
         if name in self.bad_files():
-            raise ReferenceNotFoundError(
-                f"Reference {name} is marked as bad in the CRDS cache {self.root}; choose a context without it."
+            raise ReferenceMarkedBadError(
+                f"Reference {name} is marked as bad in config/{self.observatory}/server_config of the CRDS cache "
+                f"{self.root}; choose a context without it."
             )
         places = [self._path("references", instrument.lower(), name)] if instrument else []
         places.append(self._path("references", name))
@@ -230,7 +267,11 @@ class CrdsCache(Block):
 
     @property
     def _fs(self) -> Any:  # noqa: ANN401 (fsspec has no types)
-        return open_file_system(self.root, self.endpoint_url, self.access_key, self.secret_key)
+        if self._is_local:
+            return fsspec.filesystem("file")
+        secret = self.secret_key.get_secret_value() if self.secret_key else None
+        access = S3Access(self.endpoint_url, self.access_key, secret, self.timeout_s, self.attempts)
+        return access.file_system(repeat=True)
 
     def _path(self, part: str, *names: str) -> str:
         return "/".join((self._base, part, self.observatory, *names))
@@ -251,18 +292,9 @@ class CrdsCache(Block):
             return None
         return data.decode(errors="replace")
 
-    def _server_config(self) -> dict[str, Any]:
-        text = self._read_text(self._path("config", "server_config"))
-        if text is None:
-            return {}
-        for parse in (json.loads, ast.literal_eval):  # JSON today, a Python literal before 2022
-            try:
-                parsed = parse(text)
-            except (ValueError, SyntaxError):
-                continue
-            if isinstance(parsed, dict):
-                return parsed
-        raise CacheError(f"config/{self.observatory}/server_config in the CRDS cache {self.root} cannot be read.")
+    def _operational_context(self) -> str:
+        config = self.server_config()
+        return str(config.get("latest_context") or config.get("operational_context") or "")
 
     def _reference_lines(self, named: set[str]) -> list[str]:
         try:
@@ -270,11 +302,10 @@ class CrdsCache(Block):
                 found = self._fs.find(self._path("references"), detail=True)
         except ObjectNotFoundError:
             return []
-        return [
-            f"{path.removeprefix(self._base)} {info['size']} {info.get('mtime') or info.get('LastModified')}\n"
-            for path, info in found.items()
-            if _base_name(path) in named
-        ]
+        wanted = {path: info for path, info in found.items() if _base_name(path) in named}
+        with translated(f"CRDS cache {self.root}: cannot read the references"):
+            contents = {path: file_sha256(path) if self._is_local else info["ETag"] for path, info in wanted.items()}
+        return [f"{path.removeprefix(self._base)} {contents[path]}\n" for path in wanted]
 
 
 def _base_name(path: object) -> str:

@@ -1,6 +1,7 @@
 """Sphinx settings. The tables of settings, columns and flags and the reference pages are made from the code."""
 
 import importlib
+import logging
 import sys
 import tomllib
 from pathlib import Path
@@ -17,7 +18,8 @@ project_copyright = "2026, The Shearline developers"
 version = release = tomllib.loads((HOUSE / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 extensions = [
-    "myst_parser",
+    # brings myst_parser, and runs the pages that are notebooks
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "numpydoc",
@@ -28,6 +30,13 @@ exclude_patterns = ["_build"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
+
+nb_execution_mode = "auto"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_execution_in_temp = True
+nb_merge_streams = True
+logging.getLogger("traitlets").setLevel(logging.WARNING)
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"

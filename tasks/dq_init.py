@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from blocks.store import DataStore
 from tasks.archive import keys
@@ -18,15 +17,12 @@ from tasks.archive.dq_reference import (
     reference_cards,
 )
 from tasks.archive.planes import write_plane
-from tasks.errors import ReferenceMismatchError
 from tasks.products.config import StageConfig
 from tasks.products.detector import DetectorImage, DQReference
-from tasks.products.dq import DQFlag, DQName
+from tasks.products.dq import DQName
 from tasks.products.identity import ProductRef, SummaryValue
-from tasks.products.images import Window
 from tasks.products.references import ReferenceRecord
-from tasks.science.dq_flags import clear_flags, translate_flags
-from tasks.science.subarrays import cut_window, describe_window
+from tasks.science.static_flags import lay_flags
 from tasks.stage import stage
 
 logger = logging.getLogger("shearline.dq_init")
@@ -39,28 +35,9 @@ class DQInitConfig(StageConfig):
     """Flags of the reference that are not copied to the image."""
 
 
-def cut_reference(image: DetectorImage, reference: DQReference) -> NDArray[np.uint32]:
-    """Return the part of a reference that the image covers, numbered as the file does, shape (ny, nx).
-
-    An image that does not say which part of the detector it covers must have the shape of the reference.
-
-    Raises
-    ------
-    ReferenceMismatchError
-        If the image covers a part of the detector that the reference does not hold.
-    """
-    covered = reference.window or Window.full(reference.dq.shape)
-    if image.window is None and image.shape != covered.shape:
-        raise ReferenceMismatchError(
-            f"{image.subject} has shape {image.shape} and no SUBSTRT1 and SUBSTRT2, but reference {reference.name} "
-            f"covers {describe_window(covered)} of the detector; give the image these keywords or another reference."
-        )
-    return cut_window(
-        reference.dq, covered, image.window or covered, name=f"reference {reference.name}", subject=image.subject
-    )
-
-
-def initialize_dq(image: DetectorImage, reference: DQReference | None, config: DQInitConfig) -> DetectorImage:
+def initialize_dq(
+    image: DetectorImage, reference: DQReference | None, config: DQInitConfig, user_dq: ArrayLike | None = None
+) -> DetectorImage:
     """Give an image its DQ arrays and the static flags of its detector.
 
     Flags are combined with bitwise OR, so flags that the image already carries are kept and running twice changes
@@ -70,39 +47,34 @@ def initialize_dq(image: DetectorImage, reference: DQReference | None, config: D
     Parameters
     ----------
     image
-        Science data of shape (ny, nx), or (nints, ngroups, ny, nx) for ramps; the values are not read.
+        Science data of shape (ny, nx), or (nints, ngroups, ny, nx) for ramps; the values are not read. Ramps of the
+        fine guidance sensor for guiding have no flags of their groups. Ramps of superstripes have them, and flags of
+        their pixels for every stripe.
     reference
-        Static flags, usually of the full detector; the window of a subarray is cut from it. If none applies, the arrays
-        are created without static flags.
+        Static flags, usually of the full detector; the window of a subarray, or the lines of its stripes, are cut from
+        it. If none applies, the arrays are created without static flags.
     config
         Which flags to leave out.
+    user_dq
+        Further flags of the user in the standard numbering, any type of whole numbers, of the shape of the pixel flags;
+        not used if no reference applies.
 
     Returns
     -------
     DetectorImage
-        A copy with ``pixeldq`` of shape (ny, nx), uint32, and for ramps ``groupdq`` of shape (nints, ngroups, ny, nx),
-        uint8. The input is not changed.
+        A copy with ``pixeldq`` of shape (ny, nx), of superstripes (nstripes, ny, nx), uint32, and for ramps ``groupdq``
+        of shape (nints, ngroups, ny, nx), uint8. The input is not changed; the copy shares its data.
 
     Raises
     ------
     ReferenceMismatchError
         If the window of the image reaches outside the reference.
+    ShapeMismatchError
+        If the user's flags have another shape.
+    BadFileError
+        If the user's flags are none, or the keywords of stripes contradict each other.
     """
-    pixeldq = image.flags.copy()
-    groupdq = image.groupdq.copy() if image.groupdq is not None else None
-    if image.is_ramp and groupdq is None:
-        groupdq = np.zeros(image.data.shape, np.uint8)
-    if reference is None:
-        return replace(image, pixeldq=pixeldq, groupdq=groupdq)
-    translated = translate_flags(cut_reference(image, reference), reference.definitions)
-    static = clear_flags(translated.dq, config.ignored_flags)
-    pixeldq |= static
-    if groupdq is not None:
-        groupdq |= (static & np.uint32(DQFlag.DO_NOT_USE)).astype(np.uint8)
-    told = [f"{reference.name} defines {name}, which is no standard flag: ignored" for name in translated.unknown_names]
-    if translated.undefined_bits:
-        told.append(f"{reference.name} has bits without a definition ({translated.undefined_bits:#x}): ignored")
-    return replace(image, pixeldq=pixeldq, groupdq=groupdq, warnings=tuple(dict.fromkeys((*image.warnings, *told))))
+    return lay_flags(image, reference, ignored_flags=config.ignored_flags, user_dq=user_dq)
 
 
 def summarize_dq(before: DetectorImage, after: DetectorImage, record: ReferenceRecord) -> dict[str, SummaryValue]:

@@ -13,12 +13,52 @@ class ConfigError(ShearlineError):
     """The settings cannot work: nothing is started, or the run stops at once."""
 
 
+class RulesError(ConfigError):
+    """The rules that choose reference files cannot be used."""
+
+
+class MissingRulesError(RulesError):
+    """A cache, its context or one of its mappings is not there."""
+
+
+class DamagedRulesError(RulesError):
+    """A mapping cannot be read as one."""
+
+
+class RulesChecksumError(RulesError):
+    """A mapping does not have the checksum that it states."""
+
+
+class WrongObservatoryError(RulesError):
+    """A mapping belongs to another observatory."""
+
+
+class BadRulesError(RulesError):
+    """A mapping is marked as bad by the server of its observatory."""
+
+
+class UnsupportedRulesError(RulesError):
+    """A mapping needs programs of its observatory."""
+
+
+class UnknownReferenceTypeError(RulesError):
+    """The rules of an instrument do not know a reference type."""
+
+
 class DataError(ShearlineError):
     """An input is bad and stays bad: never retried; the CCD, tile or object is set aside and reported."""
 
 
 class BadFileError(DataError):
     """A file is truncated, of the wrong format or lacks an HDU."""
+
+
+class PointerFileError(BadFileError):
+    """A git-LFS pointer lies where the file itself should be."""
+
+
+class TruncatedFileError(BadFileError):
+    """A file is empty or ends before its end."""
 
 
 class MissingKeywordError(DataError):
@@ -51,6 +91,18 @@ class UnknownExposureError(DataError):
 
 class ReferenceSelectionError(DataError):
     """No reference file can be chosen for an image, or the chosen file is not usable."""
+
+
+class NoReferenceError(ReferenceSelectionError):
+    """No rule fits the header of an image."""
+
+
+class MissingReferenceError(ReferenceSelectionError):
+    """The rules choose a file that the cache does not have."""
+
+
+class BadReferenceError(ReferenceSelectionError):
+    """The rules choose a file that is marked as bad by the server of its observatory."""
 
 
 class ReferenceMismatchError(DataError):

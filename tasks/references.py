@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field
 
-from blocks.crds import CacheError, CrdsCache, ReferenceNotFoundError
+from blocks.crds import CrdsCache
 from blocks.store import DataStore
 from tasks.archive import keys
 from tasks.archive.documents import read_document, write_document
-from tasks.archive.dq_reference import check_reference_bytes, read_reference_keywords
-from tasks.archive.fits_files import put_bytes
-from tasks.errors import ConfigError, ReferenceSelectionError
+from tasks.archive.dq_reference import read_reference_keywords
+from tasks.archive.reference_cache import copy_reference, open_mappings
 from tasks.products.config import StageConfig
 from tasks.products.identity import ProductRef, SummaryValue
 from tasks.products.references import MODEL_KEYWORDS, ReferenceRecord
-from tasks.science.crds_rules import Rules, load_context
+from tasks.science.crds_rules import Rules, Selection, load_context
 from tasks.stage import stage
 
 
@@ -40,21 +38,11 @@ def open_rules(cache: CrdsCache) -> Rules:
 
     Raises
     ------
-    ConfigError
-        If the cache, its context or one of its mappings is missing, damaged or of another observatory; also later, when
-        the rules are asked and need a further mapping.
+    RulesError
+        If the cache, its context or one of its mappings is missing, damaged, changed, marked as bad or of another
+        observatory, each by a subclass; also later, when the rules are asked and need a further mapping.
     """
-
-    def read_mapping(name: str) -> str:
-        try:
-            return cache.read_mapping(name)
-        except CacheError as error:
-            raise ConfigError(str(error)) from error
-
-    try:
-        context = cache.resolve_context()
-    except CacheError as error:
-        raise ConfigError(str(error)) from error
+    context, read_mapping = open_mappings(cache)
     return load_context(read_mapping, cache.observatory, context, cache.checksum)
 
 
@@ -81,42 +69,25 @@ def select_reference(
 
     Raises
     ------
-    ReferenceSelectionError
+    NoReferenceError
         If no rule fits the image.
-    ConfigError
-        If the rules do not know the type.
+    RulesError
+        If the rules do not know the type, or cannot be used.
     """
     if rules is None or not config.enabled:
         reason = "switched off" if not config.enabled else "no reference cache configured"
         return ReferenceRecord(outcome="not_applicable", reference_type=config.reference_type, reason=reason)
     found = rules.select(config.reference_type, keywords, keywords=config.keywords, subject=subject)
+    return rules_record(rules, found, config.reference_type)
+
+
+def rules_record(rules: Rules, found: Selection, reference_type: str) -> ReferenceRecord:
+    """Return the record of a selection, without the copy of the file."""
     return ReferenceRecord(
-        outcome=found.outcome, reference_type=config.reference_type, name=found.name, reason=found.reason,
+        outcome=found.outcome, reference_type=reference_type, name=found.name, reason=found.reason,
         observatory=rules.observatory, instrument=found.instrument, context=rules.context, rule=found.rule,
         mappings=dict(found.mappings), parameters=dict(found.parameters), crds_version=rules.crds_version,
     )  # fmt: skip
-
-
-def copy_reference(store: DataStore, cache: CrdsCache, record: ReferenceRecord) -> ReferenceRecord:
-    """Keep a copy of the selected file in the store, and return the record with its reference; the same bytes are kept.
-
-    Raises
-    ------
-    ReferenceSelectionError
-        If the file is not in the cache.
-    BadFileError
-        If it is not the file itself, or truncated.
-    """
-    try:
-        data = cache.read_reference(record.name, record.instrument)
-    except ReferenceNotFoundError as error:
-        raise ReferenceSelectionError(str(error)) from error
-    check_reference_bytes(data, record.name)
-    key, sha256 = keys.reference(record.observatory, record.name), hashlib.sha256(data).hexdigest()
-    copy = ProductRef(key=key, sha256=sha256, size=len(data), subject=record.name)
-    if not store.exists(key) or store.stat(key).sha256 != sha256:
-        copy = put_bytes(store, key, data, subject=record.name)
-    return record.model_copy(update={"reference": copy})
 
 
 def copied_reference(store: DataStore, record: ProductRef) -> list[ProductRef]:

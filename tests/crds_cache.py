@@ -66,8 +66,8 @@ class Cache:
         } | header  # fmt: skip
         return self.write(name or self.context, mapping_text(header, dictionary(instruments)))
 
-    def write_imap(self, instrument, types, **header):
-        name = f"{self.observatory}_{instrument.lower()}_0001.imap"
+    def write_imap(self, instrument, types, serial=1, **header):
+        name = f"{self.observatory}_{instrument.lower()}_{serial:04d}.imap"
         header = {
             "derived_from": "generated", "instrument": instrument.upper(), "mapping": "INSTRUMENT", "name": name,
             "observatory": self.observatory.upper(), "parkey": ("REFTYPE",),
@@ -76,9 +76,9 @@ class Cache:
 
     def write_rmap(
         self, instrument, reference_type, selector,
-        parkey=(("DETECTOR", "SUBARRAY"), ("DATE-OBS", "TIME-OBS")), **header,
+        parkey=(("DETECTOR", "SUBARRAY"), ("DATE-OBS", "TIME-OBS")), serial=1, **header,
     ):  # fmt: skip
-        name = f"{self.observatory}_{instrument.lower()}_{reference_type}_0001.rmap"
+        name = f"{self.observatory}_{instrument.lower()}_{reference_type}_{serial:04d}.rmap"
         header = {
             "classes": ("Match", "UseAfter"), "derived_from": "generated", "filekind": reference_type.upper(),
             "instrument": instrument.upper(), "mapping": "REFERENCE", "name": name,

@@ -18,6 +18,10 @@ from pydantic import Field
 from deployments.cli import app
 from flows.cli import Exit
 from flows.config import load_survey
+from flows.standalone.options import CacheOptions, OutputOptions
+from flows.standalone.running import input_names, options_of
+from flows.standalone.stages import STAGES as STAGES_ALONE
+from flows.standalone.stages import load_bodies
 from tasks.products.columns import SCHEMAS
 from tasks.products.config import StageConfig
 
@@ -45,6 +49,7 @@ def commands(path: Path) -> Iterator[str]:
 
 
 PAGES_WITH_COMMANDS = [HOUSE / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "stages").glob("*.md"))]
+PAGES_WITH_COMMANDS += sorted((DOCS / "tutorials").glob("*.md"))
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda path: path.stem)
@@ -161,7 +166,12 @@ def leaves(command: Any, name: str = "shearline") -> Iterator[Any]:
         yield pytest.param(name, command, id=name)
 
 
-@pytest.mark.parametrize(("name", "command"), [*leaves(COMMAND)])
+ONE_STAGE = "shearline stage "
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [leaf for leaf in leaves(COMMAND) if not str(leaf.id).startswith(ONE_STAGE)]
+)
 def test_every_command_and_option_is_on_the_page_of_the_command_line(name: str, command: Any) -> None:
     page = (DOCS / "cli.md").read_text(encoding="utf-8")
     options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
@@ -170,10 +180,30 @@ def test_every_command_and_option_is_on_the_page_of_the_command_line(name: str, 
     assert [option for option in options if f"`{option}" not in page] == []
 
 
+@pytest.mark.parametrize(("name", "command"), [leaf for leaf in leaves(COMMAND) if str(leaf.id).startswith(ONE_STAGE)])
+def test_every_option_of_a_single_stage_is_in_a_table_of_its_settings(name: str, command: Any) -> None:
+    entry = STAGES_ALONE[name.removeprefix(ONE_STAGE)]
+    bodies = load_bodies(entry)
+    pages = "".join(path.read_text(encoding="utf-8") for path in [DOCS / "cli.md", *(DOCS / "stages").glob("*.md")])
+    kinds = (OutputOptions, CacheOptions, options_of(entry), bodies[0].config)
+    shown = [kind for kind in kinds if f"{{config-table}} {kind.__module__}.{kind.__name__}\n" in pages]
+    documented = {f"--{field}" for kind in shown for field in kind.model_fields}
+    documented |= {f"--{item}" for item in input_names(entry, bodies)} | set(re.findall(r"`(--[a-z]+)", pages))
+    options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+
+    assert "{alone-table} flows.standalone.stages.STAGES\n" in pages
+    assert [option for option in options if option not in documented] == []
+
+
 @pytest.mark.parametrize("path", PAGES_WITH_COMMANDS, ids=lambda path: path.stem)
-def test_every_shearline_command_that_a_page_shows_is_understood(path: Path) -> None:
+def test_every_shearline_command_that_a_page_shows_is_understood(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dq_init.cfg").write_text('name = "dq_init"\n', encoding="utf-8")
+    Path("dq_init.yaml").write_text("stage: dq_init\n", encoding="utf-8")
     for line in commands(path):
-        if line.startswith("shearline ") and line != "shearline --help":
+        if line.startswith("shearline ") and not line.endswith(" --help"):
             command, words = COMMAND, shlex.split(line, comments=True)[1:]
             while hasattr(command, "commands"):
                 command = command.commands[words.pop(0)]

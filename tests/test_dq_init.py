@@ -10,7 +10,7 @@ from tasks.archive.fits_files import open_fits
 from tasks.archive.planes import read_plane
 from tasks.dq_init import DQInitConfig, initialize_dq, initialize_dq_task
 from tasks.errors import BadFileError, ReferenceMismatchError, ShapeMismatchError
-from tasks.products.detector import DetectorImage, DQReference, FlagDefinition
+from tasks.products.detector import DetectorImage, DQReference, FlagDefinition, StripeReadout
 from tasks.products.images import Window
 from tasks.references import ReferencesConfig, select_reference_task
 from tasks.session import Outcome, session
@@ -150,6 +150,69 @@ def test_the_highest_bit_is_kept():
     assert initialize_dq(image(), static, CONFIG).pixeldq[0, 0] == 2**31
 
 
+def test_flags_of_the_user_are_added_to_those_of_the_reference_and_of_the_image():
+    user_dq = np.zeros((8, 12), np.int16)
+    user_dq[1, 1], user_dq[2, 2] = 1, 4
+    pixeldq = np.full((8, 12), 2, np.uint32)
+    result = initialize_dq(image((1, 2, 8, 12), pixeldq=pixeldq), reference({(2, 2): 2}), CONFIG, user_dq)
+    assert (result.pixeldq[1, 1], result.pixeldq[2, 2], result.pixeldq[0, 0]) == (3, 1030, 2)
+    assert np.argwhere(result.groupdq[0, 1]).tolist() == [[1, 1]]
+    assert (user_dq[1, 1], np.count_nonzero(user_dq)) == (1, 2)
+
+
+def test_flags_of_the_user_are_those_of_the_subarray():
+    user_dq = np.zeros((3, 4), np.uint32)
+    user_dq[0, 0] = 8
+    static = reference({(1, 2): 1})
+    result = initialize_dq(image((3, 4), window=Window(2, 1, 6, 4)), static, CONFIG, user_dq)
+    assert result.pixeldq[0, 0] == 9
+    assert np.count_nonzero(static.dq) == 1
+    with pytest.raises(ShapeMismatchError, match=r"user's flags have shape \(8, 12\), but CCD 1-2 needs \(3, 4\)"):
+        initialize_dq(
+            image((3, 4), window=Window(2, 1, 6, 4), subject="CCD 1-2"), static, CONFIG, np.zeros((8, 12), int)
+        )
+
+
+def test_flags_of_the_user_without_a_reference_are_not_used_and_this_is_told():
+    result = initialize_dq(image(), None, CONFIG, np.ones((8, 12), np.uint32))
+    assert not result.pixeldq.any()
+    assert result.warnings == ("no reference applies, so the user's flags were not used either",)
+
+
+def test_what_no_flag_can_be_is_refused_from_the_user_too():
+    with pytest.raises(BadFileError, match="The user's flags has 96 pixels whose value is not a set of flags"):
+        initialize_dq(image(), reference(), CONFIG, np.full((8, 12), -1))
+
+
+def test_exposures_of_the_guider_get_flags_of_their_pixels_only():
+    guider = image((2, 3, 8, 12), guider=True, pixeldq=np.full((8, 12), 8, np.uint32))
+    result = initialize_dq(guider, reference({(1, 2): 1}), CONFIG)
+    assert (result.pixeldq[1, 2], result.pixeldq[0, 0]) == (9, 8)
+    assert result.groupdq is None
+
+
+def test_superstripes_get_the_flags_of_their_own_lines():
+    # columns are read from the left: 1 reference column, then 3 columns of the detector, 3 further in the next stripe
+    readout = StripeReadout(1, 0, 3, 0, True, True, 2, 3, 2, 1)
+    static = np.zeros((2048, 2048), np.uint32)
+    static[0, 0], static[1, 2], static[2, 5] = 4, 1, 3
+    ramp = image((4, 2, 8, 4), window=Window(0, 0, 4, 8), stripes=readout)
+    result = initialize_dq(ramp, DQReference(static), CONFIG)
+    assert result.pixeldq.shape == (2, 8, 4)
+    assert np.argwhere(result.pixeldq).tolist() == [[0, 0, 0], [0, 1, 2], [1, 0, 0], [1, 2, 2]]
+    assert result.groupdq.shape == (4, 2, 8, 4)
+    # integrations follow each other stripe by stripe
+    for integration, pixel in enumerate([(1, 2), (2, 2), (1, 2), (2, 2)]):
+        assert np.argwhere(result.groupdq[integration, 1]).tolist() == [list(pixel)]
+
+
+def test_a_reference_in_the_stripes_of_the_image_is_used_as_it_is():
+    readout = StripeReadout(1, 9, 3, 0, True, True, 0, 0, 1, 2)
+    striped = image((1, 1, 8, 12), window=Window(0, 0, 12, 8), stripes=readout)
+    static = reference({(7, 3): 1}, window=Window(0, 0, 12, 8))
+    assert np.argwhere(initialize_dq(striped, static, CONFIG).pixeldq).tolist() == [[7, 3]]
+
+
 def test_flags_can_be_ignored():
     config = DQInitConfig(ignored_flags=("HOT", "DO_NOT_USE"))
     result = initialize_dq(image((1, 1, 8, 12)), reference({(0, 0): 7}), config)
@@ -186,10 +249,27 @@ def test_without_a_reference_the_flags_are_those_of_the_image():
             ShapeMismatchError,
             r"group flags of shape \(8, 12\)",
         ),
-        ((8, 12), {"groupdq": np.zeros((8, 12), np.uint8)}, ShapeMismatchError, "only ramps have groups"),
+        (
+            (8, 12),
+            {"groupdq": np.zeros((8, 12), np.uint8)},
+            ShapeMismatchError,
+            "only ramps have flags of their groups",
+        ),
         ((8, 12), {"pixeldq": np.zeros((8, 12))}, BadFileError, "pixel flags of type float64; they must be uint32"),
         ((8, 12), {"window": Window(0, 0, 12, 9)}, ShapeMismatchError, r"shape \(8, 12\), but .* window of \(9, 12\)"),
         ((2, 8, 12), {}, BadFileError, "The image has 3 dimensions; images have 2"),
+        (
+            (1, 2, 8, 12),
+            {"groupdq": np.zeros((1, 2, 8, 12), np.uint8), "guider": True},
+            ShapeMismatchError,
+            r"is an exposure of a guider of shape \(8, 12\) but has group flags",
+        ),
+        (
+            (3, 2, 8, 12),
+            {"stripes": StripeReadout(1, 0, 3, 0, True, True, 2, 3, 2, 1)},
+            ShapeMismatchError,
+            r"shape \(3, 2, 8, 12\), which is no whole number of sets of 2 superstripes",
+        ),
     ],
 )
 def test_flags_and_windows_that_do_not_fit_the_data_are_refused(shape, fields, error, sentence):

@@ -8,7 +8,17 @@ from crds_cache import HEADER, store_ccd, write_simple_cache
 
 from blocks.crds import CrdsCache
 from tasks.archive.documents import read_document
-from tasks.errors import BadFileError, ConfigError, ReferenceSelectionError
+from tasks.errors import (
+    BadReferenceError,
+    BadRulesError,
+    MissingReferenceError,
+    MissingRulesError,
+    NoReferenceError,
+    PointerFileError,
+    ReferenceSelectionError,
+    RulesChecksumError,
+    TruncatedFileError,
+)
 from tasks.products.references import ReferenceRecord
 from tasks.references import ReferencesConfig, open_rules, select_reference, select_reference_task
 
@@ -93,53 +103,77 @@ def test_the_names_of_parameters_can_be_translated(store, cache):
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("changes", "kind", "sentence"),
     [
-        ({"DETECTOR": "CCD7"}, "No dq reference of testobs fits CCD 2113737-4: .*'CCD7' is not in"),
-        ({"DATE-OBS": "2001-01-01"}, "CCD 2113737-4: .* lies before the first date"),
-        ({"DETECTOR": "CCD1"}, "CCD1_a.fits, which the rules of testobs choose, is not in the CRDS cache"),
+        ({"DETECTOR": "CCD7"}, NoReferenceError, "No dq reference of testobs fits CCD 2113737-4: .*'CCD7' is not in"),
+        ({"DATE-OBS": "2001-01-01"}, NoReferenceError, "CCD 2113737-4: .* lies before the first date"),
+        (
+            {"DETECTOR": "CCD1"},
+            MissingReferenceError,
+            "CCD1_a.fits, which the rules of testobs choose, is not in the CRDS cache .*; expected it at .*"
+            "testobs_cam_dq_0001.rmap chose it; copy it there",
+        ),
     ],
 )
-def test_a_ccd_without_a_reference_is_set_aside(store, cache, changes, sentence):
+def test_a_ccd_without_a_reference_is_set_aside(store, cache, changes, kind, sentence):
     image = store_ccd(store, **changes)
-    with pytest.raises(ReferenceSelectionError, match=sentence):
+    with pytest.raises(kind, match=sentence):
         select_reference_task.fn(image, CONFIG, cache, store)
 
 
 def test_a_pointer_in_the_place_of_the_reference_is_refused(store, cache, written):
     (written.references / "CCD0_a.fits").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(BadFileError, match=r"CCD0_a\.fits is a git-LFS pointer"):
+    with pytest.raises(PointerFileError, match=r"CCD0_a\.fits is a git-LFS pointer"):
         select_reference_task.fn(store_ccd(store), CONFIG, cache, store)
 
 
 def test_a_truncated_reference_is_refused(store, cache, written):
     path = written.references / "CCD0_a.fits"
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(BadFileError, match=r"CCD0_a\.fits is truncated: its 3000 bytes"):
+    with pytest.raises(TruncatedFileError, match=r"CCD0_a\.fits is truncated: its 3000 bytes"):
         select_reference_task.fn(store_ccd(store), CONFIG, cache, store)
     assert not store.exists("references/testobs/CCD0_a.fits")
 
 
 def test_a_missing_cache_stops_the_run(tmp_path):
-    with pytest.raises(ConfigError, match="There is no CRDS cache of observatory 'jwst'"):
+    with pytest.raises(MissingRulesError, match="There is no CRDS cache of observatory 'jwst'"):
         open_rules(CrdsCache(root=str(tmp_path), observatory="jwst"))
 
 
 def test_a_missing_context_stops_the_run(written):
-    with pytest.raises(ConfigError, match=r"Context testobs_0099\.pmap is not in .*available: testobs_0001\.pmap"):
+    with pytest.raises(
+        MissingRulesError, match=r"Context testobs_0099\.pmap is not in .*available: testobs_0001\.pmap"
+    ):
         open_rules(CrdsCache(root=str(written.root), observatory="testobs", context="testobs_0099.pmap"))
 
 
 def test_a_missing_rule_stops_the_run(written, cache):
     (written.mappings / "testobs_cam_dq_0001.rmap").unlink()
-    with pytest.raises(ConfigError, match=r"Mapping testobs_cam_dq_0001\.rmap is named by the rules"):
+    with pytest.raises(MissingRulesError, match=r"Mapping testobs_cam_dq_0001\.rmap is named by the rules"):
         select_reference(HEADER, open_rules(cache), CONFIG, "CCD 1-2")
+
+
+@pytest.mark.parametrize("name", ["testobs_0001.pmap", "testobs_cam_0001.imap", "testobs_cam_dq_0001.rmap"])
+def test_a_mapping_that_is_marked_as_bad_stops_the_run(written, cache, name):
+    written.write_server_config(repr({"bad_files_list": [name]}))
+    with pytest.raises(
+        BadRulesError, match=rf"Mapping {name} is marked as bad in config/testobs/server_config .*choose"
+    ):
+        select_reference(HEADER, open_rules(cache), CONFIG, "CCD 1-2")
+
+
+def test_a_reference_that_is_marked_as_bad_is_not_used(store, written, cache):
+    written.write_server_config(repr({"bad_files_list": ["CCD0_a.fits"]}))
+    with pytest.raises(
+        BadReferenceError, match=r"CCD0_a\.fits is marked as bad .*choose a context without it\. testobs_cam"
+    ):
+        select_reference_task.fn(store_ccd(store), CONFIG, cache, store)
 
 
 def test_a_changed_rule_stops_the_run_unless_it_is_allowed(written):
     path = written.mappings / "testobs_0001.pmap"
     path.write_text(path.read_text().replace("generated", "edited"))
-    with pytest.raises(ConfigError, match=r"testobs_0001\.pmap has the checksum"):
+    with pytest.raises(RulesChecksumError, match=r"testobs_0001\.pmap has the checksum"):
         open_rules(CrdsCache(root=str(written.root), observatory="testobs"))
     assert open_rules(CrdsCache(root=str(written.root), observatory="testobs", checksum="ignore")).context
 

@@ -10,6 +10,8 @@
     The bits of a flag registry and what they mean.
 ``{codes-table} flows.cli.Exit``
     The exit codes of a command and what they mean.
+``{alone-table} flows.standalone.stages.STAGES``
+    The stages that run alone: what they do, their files, and what else they need.
 """
 
 from __future__ import annotations
@@ -133,6 +135,44 @@ class CodesTable(TableDirective):
         meanings = attribute_docstrings(codes)
         for member in codes:
             yield str(int(member)), meanings[member.name]
+
+
+class AloneTable(TableDirective):
+    """The stages that run alone."""
+
+    header = ("stage", "what it does", "files, in order", "or by name", "what else it needs")
+
+    def rows(self, name: str) -> Iterable[Row]:
+        """One row per stage, or per task of a stage that has several."""
+        stages = import_module(name.rpartition(".")[0])
+        for entry in import_name(name).values():
+            for body in stages.load_bodies(entry):
+                yield code(entry.name), entry.meaning, *self.needs(stages, entry, body)
+
+    @staticmethod
+    def needs(stages: Any, entry: Any, body: Any) -> Row:
+        """Say what one task takes."""
+        if entry.name == stages.DQ_INIT:
+            return "detector files", "", "a cache of reference files, or an override"
+        takes = stages.Takes
+        several = {True: " …", False: ""}
+        files = [code(item) + several[body.arguments[item] is takes.FILES] for item in body.named(*stages.IN_ORDER)]
+        optional = [code(f"--{item}") for item in body.named(takes.RAW_FILE)]
+        words = {
+            takes.TILE: "`--tile`",
+            takes.TILE_PRODUCTS: "`--tile`",
+            takes.EXPOSURE: "`--exposure`",
+            takes.EXPOSURE_PRODUCTS: "`--exposure`",
+            takes.CCD: "`--ccd`",
+            takes.CACHE: "`--cache`",
+            takes.INSTRUMENT: "`--survey`",
+            takes.TITLE: "`--survey`",
+            takes.RAW_EXPOSURE: "the raw store",
+        }
+        told = [words[kind] for kind in body.arguments.values() if kind in words]
+        store = ["the products around, in the store"] if body.reads_store else []
+        store += ["a store for its many files"] if entry.fills_store else []
+        return ", ".join(files), ", ".join(optional), ", ".join([*told, *store])
 
 
 def flag_meanings(registry: type[enum.IntFlag]) -> dict[str, str]:
@@ -259,4 +299,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("columns-table", ColumnsTable)
     app.add_directive("flags-table", FlagsTable)
     app.add_directive("codes-table", CodesTable)
+    app.add_directive("alone-table", AloneTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -9,10 +9,43 @@ from numpy.typing import ArrayLike, NDArray
 
 from tasks.errors import BadFileError, ShapeMismatchError
 from tasks.products.dq import MAX_FLAGS
-from tasks.products.images import Window
+from tasks.products.windows import Window
 
 IMAGE_DIMENSIONS = 2
 RAMP_DIMENSIONS = 4
+
+
+@dataclass(frozen=True)
+class StripeReadout:
+    """How a detector is read in stripes: not as one rectangle, but as sets of lines across the slow axis.
+
+    A frame begins with reference lines at the edge of the window, skips some, reads a stripe, and repeats that in one
+    of three ways until it has all its lines. A superstripe exposure takes frame after frame with the stripe moved on,
+    until all of the detector is seen; such frames follow each other along the integrations of the ramp.
+    """
+
+    reference_lines: int
+    """Lines that are read first, keyword MSTR_RD1; may be 0."""
+    first_skip: int
+    """Lines that are skipped after them, MSTR_SK1."""
+    stripe_lines: int
+    """Lines of a stripe, MSTR_RD2; 0 for as many as the stripe moves on."""
+    next_skip: int
+    """Lines that are skipped between stripes, MSTR_SK2."""
+    repeats: bool
+    """Whether every stripe begins at the first line again, MSTR_RPT."""
+    interleaves: bool
+    """Whether the stripe moves on with every repetition inside a frame, MSTR_ILV."""
+    n_superstripes: int
+    """Number of frames that together see the detector, SSTR_NST; 0 if every frame reads the same lines."""
+    superstripe_step: int
+    """Lines that the stripe moves on from frame to frame, SSTR_STP."""
+    fast_axis: int
+    """Direction of the fast axis in the image: 1 or -1 for x, 2 or -2 for y, FASTAXIS."""
+    slow_axis: int
+    """Direction of the slow axis, SLOWAXIS."""
+    starts_at_edge: bool = False
+    """Whether the lines count from the first one of the detector whatever the window says, as in DHS subarrays."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +64,10 @@ class DetectorImage:
     """Science values, shape (ny, nx) or (nints, ngroups, ny, nx)."""
 
     pixeldq: NDArray[np.uint32] | None = None
-    """Flags of the pixels, shape (ny, nx), uint32; none if the image came without."""
+    """Flags of the pixels, uint32, shape (ny, nx), of superstripes (nstripes, ny, nx); none if it came without."""
 
     groupdq: NDArray[np.uint8] | None = None
-    """Flags of every group of a ramp, shape (nints, ngroups, ny, nx), uint8; none for images and for raw ramps."""
+    """Flags of every group of a ramp, shape (nints, ngroups, ny, nx), uint8; none for images, guiders and raw ramps."""
 
     window: Window | None = None
     """The part of the detector that was read out, 0-based; none if the file does not say, which means all of it."""
@@ -45,6 +78,12 @@ class DetectorImage:
     warnings: tuple[str, ...] = ()
     """What people should know of the flags: one sentence each."""
 
+    guider: bool = False
+    """Whether this is an exposure of the fine guidance sensor for guiding, which has flags of its pixels only."""
+
+    stripes: StripeReadout | None = None
+    """How the lines were read; none if the window was read as a whole."""
+
     def __post_init__(self) -> None:
         """Refuse flags and windows that do not fit the data."""
         if self.data.ndim not in (IMAGE_DIMENSIONS, RAMP_DIMENSIONS):
@@ -53,17 +92,27 @@ class DetectorImage:
                 "(integration, group, y, x)."
             )
         if self.pixeldq is not None:
-            self._check_plane("pixel flags", self.pixeldq, self.shape, np.dtype(np.uint32))
+            self._check_plane("pixel flags", self.pixeldq, self.flags_shape, np.dtype(np.uint32))
         if self.groupdq is not None:
-            if not self.is_ramp:
+            if not self.has_group_flags:
+                kind = "exposure of a guider" if self.guider else "image"
                 raise ShapeMismatchError(
-                    f"{self.subject} is an image of shape {self.shape} but has group flags of shape "
-                    f"{self.groupdq.shape}; only ramps have groups."
+                    f"{self.subject} is an {kind} of shape {self.shape} but has group flags of shape "
+                    f"{self.groupdq.shape}; only ramps have flags of their groups."
                 )
             self._check_plane("group flags", self.groupdq, self.data.shape, np.dtype(np.uint8))
         if self.window is not None and self.window.shape != self.shape:
             raise ShapeMismatchError(
                 f"{self.subject} has shape {self.shape}, but its keywords describe a window of {self.window.shape}."
+            )
+        if self.n_superstripes:
+            self._check_superstripes()
+
+    def _check_superstripes(self) -> None:
+        if not self.has_group_flags or self.data.shape[0] % self.n_superstripes:
+            raise ShapeMismatchError(
+                f"{self.subject} has shape {self.data.shape}, which is no whole number of sets of "
+                f"{self.n_superstripes} superstripes along the integrations."
             )
 
     def _check_plane(
@@ -83,14 +132,24 @@ class DetectorImage:
         return self.data.shape[-2], self.data.shape[-1]
 
     @property
-    def flags(self) -> NDArray[np.uint32]:
-        """Flags of the pixels, shape (ny, nx); zeros if the image came without."""
-        return np.zeros(self.shape, np.uint32) if self.pixeldq is None else self.pixeldq
+    def n_superstripes(self) -> int:
+        """Number of frames that together see the detector; 0 if every frame reads the same pixels."""
+        return self.stripes.n_superstripes if self.stripes is not None else 0
 
     @property
-    def is_ramp(self) -> bool:
-        """Whether the data are a ramp of groups."""
-        return self.data.ndim == RAMP_DIMENSIONS
+    def flags_shape(self) -> tuple[int, ...]:
+        """Shape of the flags of the pixels: (ny, nx), of superstripes (nstripes, ny, nx)."""
+        return (self.n_superstripes, *self.shape) if self.n_superstripes else self.shape
+
+    @property
+    def flags(self) -> NDArray[np.uint32]:
+        """Flags of the pixels, of the shape `flags_shape`; zeros if the image came without."""
+        return np.zeros(self.flags_shape, np.uint32) if self.pixeldq is None else self.pixeldq
+
+    @property
+    def has_group_flags(self) -> bool:
+        """Whether this is a ramp whose groups have flags of their own."""
+        return self.data.ndim == RAMP_DIMENSIONS and not self.guider
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from tasks.products.identity import CcdId, TileId
+from tasks.products.windows import Window
+
+__all__ = ["ZERO_POINT", "CcdImage", "Coadd", "Photometry", "Window"]
 
 ZERO_POINT = 30.0
 """Zero point of the fluxes on tiles, in stamps and in catalogues, in magnitudes."""
@@ -37,38 +40,6 @@ class Photometry:
     def flux_scale(self) -> float:
         """Factor that brings a flux in ADU to zero point 30."""
         return float(10.0 ** (0.4 * (ZERO_POINT - self.zero_point)))
-
-
-@dataclass(frozen=True)
-class Window:
-    """A rectangle of pixels, 0-based, the upper bounds excluded."""
-
-    x_min: int
-    y_min: int
-    x_max: int
-    y_max: int
-
-    @classmethod
-    def full(cls, shape: tuple[int, ...]) -> Window:
-        """Return the window of a whole image of shape (ny, nx)."""
-        return cls(0, 0, shape[-1], shape[-2])
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape (ny, nx)."""
-        return self.y_max - self.y_min, self.x_max - self.x_min
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Slices that cut the window from an array indexed [y, x]."""
-        return slice(self.y_min, self.y_max), slice(self.x_min, self.x_max)
-
-    def contains(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which positions lie inside, the edges of the outermost pixels included."""
-        inside: NDArray[np.bool_] = (
-            (x >= self.x_min - 0.5) & (x < self.x_max - 0.5) & (y >= self.y_min - 0.5) & (y < self.y_max - 0.5)
-        )
-        return inside
 
 
 @dataclass(frozen=True)

@@ -6,39 +6,32 @@ to file names. The public ``crds.getreferences`` knows only the observatories th
 environment variables and ends the process with `SystemExit` when there is no cache. So its rule engine
 ``crds.core.rmap`` is used here with classes and a loader of our own: any observatory, several at a time, from many
 threads, without environment, server or network. The texts of the mappings come from the caller.
-
-crds is imported when the first context is loaded: the import takes half a second and leaves 29 variables in the
-environment, which are removed again.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import logging
-import os
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from tasks.errors import ConfigError, ReferenceSelectionError
+from tasks.errors import ConfigError, NoReferenceError, UnknownReferenceTypeError
+from tasks.products.crds_mapping import mapping_sha1
+from tasks.science.crds_engine import ChecksumPolicy, check_mapping, crds_at_work, engine, parse_mapping
 from tasks.science.observation_dates import split_date
 
-logger = logging.getLogger("shearline.crds")
+__all__ = ["ChecksumPolicy", "Outcome", "Rules", "Selection", "load_context", "mapping_sha1"]
 
-ChecksumPolicy = Literal["strict", "warn", "ignore"]
 Outcome = Literal["selected", "not_applicable"]
 
 DATE_SELECTORS = {"UseAfter", "ClosestTime"}
 UNDEFINED = "UNDEFINED"
+AMBIGUOUS = "several of its cases match equally well and cannot be combined, as only some of them have dates"
+NO_ANSWER = (LookupError, ValueError, AttributeError, TypeError)
+"""What the engine raises besides its own errors, such as when one of two rules that match equally well has no dates."""
 
 FAR_FUTURE = ("9999-12-31", "23:59:59")
 
-_lock = threading.RLock()
+ALTERNATIVE = "|"
 
 
 @dataclass(frozen=True)
@@ -65,76 +58,6 @@ class Selection:
 
     parameters: tuple[tuple[str, str], ...]
     """Parameters of the rule and the values of this image, as they were matched."""
-
-
-class _Engine(NamedTuple):
-    """What is needed of crds, imported."""
-
-    classes: dict[str, Any]
-    exceptions: Any
-    condition: Callable[[str], str]
-    version: str
-
-
-@contextmanager
-def _crds_at_work() -> Iterator[None]:
-    """Let one thread at a time import crds and load mappings, and undo what crds writes to the environment."""
-    with _lock:
-        before = dict(os.environ)
-        try:
-            yield
-        finally:
-            for name in [name for name in os.environ if name.startswith("CRDS_") or name == "PASS_INVALID_VALUES"]:
-                if name in before:
-                    os.environ[name] = before[name]
-                else:
-                    os.environ.pop(name, None)
-
-
-@functools.cache
-def _import_engine() -> _Engine:
-    was_imported = "crds" in sys.modules
-    import crds
-    from crds.core import exceptions, rmap, utils
-
-    if not was_imported:
-        _silence(logging.getLogger("CRDS"))
-
-    class Independent:
-        """Replaces what ties a mapping to the observatories that crds has built in."""
-
-        locate = SimpleNamespace(fits_to_parkeys=dict)
-        obs_package = SimpleNamespace()
-        instr_package = SimpleNamespace()
-
-        def _check_hash(self, text: str) -> None:
-            """Leave checksums to the loader: crds takes its policy from the environment."""
-
-        def force_load(self) -> None:
-            """Load on demand only: a context may name mappings of instruments that are not in the cache."""
-
-    bases = {"pmap": rmap.PipelineContext, "imap": rmap.InstrumentContext, "rmap": rmap.ReferenceMapping}
-    classes = {suffix: type(base.__name__, (Independent, base), {}) for suffix, base in bases.items()}
-    return _Engine(classes, exceptions, utils.condition_value, crds.__version__)
-
-
-def _silence(crds_logger: logging.Logger) -> None:
-    # crds writes to stderr by a handler of its own; ours decide what is shown
-    for handler in list(crds_logger.handlers):
-        crds_logger.removeHandler(handler)
-    crds_logger.propagate = True
-    crds_logger.setLevel(logging.WARNING)
-
-
-def _engine() -> _Engine:
-    with _crds_at_work():
-        return _import_engine()
-
-
-def mapping_sha1(text: str) -> str:
-    """Return the checksum of a mapping as CRDS defines it: SHA-1 of the text without the lines that say ``sha1sum``."""
-    kept = "".join(line for line in text.splitlines(keepends=True) if "sha1sum" not in line)
-    return hashlib.sha1(kept.encode(), usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -176,7 +99,8 @@ class Rules:
             Header values of the image by keyword.
         keywords
             Header keyword of every parameter of the rules that has another name in the header, such as
-            ``{"META.INSTRUMENT.DETECTOR": "DETECTOR"}``.
+            ``{"META.INSTRUMENT.DETECTOR": "DETECTOR"}``; of several, ``"DATE-OBS|EXPDTST"``, the first that the header
+            has.
         subject
             How messages call the image.
 
@@ -187,10 +111,12 @@ class Rules:
 
         Raises
         ------
-        ReferenceSelectionError
+        NoReferenceError
             If the header lacks what the rules need, or no rule fits it.
-        ConfigError
-            If the rules have no such reference type, or are themselves damaged.
+        UnknownReferenceTypeError
+            If the rules have no such reference type.
+        RulesError
+            If a mapping that is needed now is damaged, has a wrong checksum or belongs to another observatory.
         """
         values = _Header(header, keywords or {})
         instrument, imap = self._instrument_rules(values, subject)
@@ -198,55 +124,76 @@ class Rules:
             return self._not_applicable(instrument, (self._pmap,), (), "no rules for this instrument")
         rule = self._type_rules(imap, reference_type)
         if rule is None:
-            return self._not_applicable(instrument, (self._pmap, imap), (), "not applicable to this instrument")
+            return self._not_applicable(instrument, (self._pmap, imap), (), _reason_of_imap(imap, reference_type))
         return self._apply(rule, imap, instrument, values, subject)
+
+    def explain(self, selection: Selection) -> tuple[str, ...]:
+        """Return for which values and from which date on the rules give the file that they selected.
+
+        One line for each such rule, whatever image the file was selected for; none if no file was selected.
+        """
+        if selection.outcome != "selected":
+            return ()
+        with crds_at_work():
+            imap = self._pmap.selections[selection.instrument]
+            rule = next(rule for rule in imap.selections.values() if getattr(rule, "basename", "") == selection.rule)
+        lines = []
+        for _, *path in rule.file_matches(selection.name):
+            pairs = [pair for step in path for pair in step]
+            values = [f"{name}={value!r}" for name, value in pairs if name not in _date_names(rule)]
+            dates = [value for name, value in pairs if f"{name}={value!r}" not in values]
+            lines.append(f"{', '.join(values)} from {' '.join(dates)} on" if dates else ", ".join(values))
+        return tuple(lines)
 
     def _instrument_rules(self, values: _Header, subject: str) -> tuple[str, Any]:
         parameter = str(self._pmap.instrument_key)
         instrument = values.get(parameter).lower()
         if not instrument:
-            raise ReferenceSelectionError(
+            raise NoReferenceError(
                 f"The instrument of {subject} is unknown, because it has no {values.keyword(parameter)}; "
                 f"{self.context} has rules for {', '.join(self.instruments)}."
             )
         if instrument not in self.instruments:
-            raise ReferenceSelectionError(
+            raise NoReferenceError(
                 f"{self.context} has no rules for the instrument of {subject}, {instrument!r}; "
                 f"it has rules for {', '.join(self.instruments)}."
             )
-        with _crds_at_work():
+        with crds_at_work():
             imap = self._pmap.selections[instrument]
         return instrument, None if isinstance(imap, str) else imap
 
     def _type_rules(self, imap: Any, reference_type: str) -> Any:  # noqa: ANN401 (crds has no types)
         wanted = reference_type.lower()
         if wanted not in imap.selections.keys():  # noqa: SIM118 (iterating the mapping itself would load every rule)
-            raise ConfigError(
+            raise UnknownReferenceTypeError(
                 f"The rules of {imap.basename} have no reference type {reference_type!r}; they have "
                 f"{', '.join(sorted(imap.selections.keys()))}."
             )
-        with _crds_at_work():
+        with crds_at_work():
             rule = imap.selections[wanted]
         return None if isinstance(rule, str) else rule
 
     def _apply(self, rule: Any, imap: Any, instrument: str, values: _Header, subject: str) -> Selection:  # noqa: ANN401
-        engine = _engine()
-        parameters = _matching_parameters(rule, values, engine.condition)
+        crds = engine()
+        parameters = _matching_parameters(rule, values, crds.condition)
         path = (self._pmap, imap, rule)
         try:
             name = rule._get_best_ref(parameters)
-        except (engine.exceptions.IrrelevantReferenceTypeError, engine.exceptions.OmitReferenceTypeError) as answer:
+        except (crds.exceptions.IrrelevantReferenceTypeError, crds.exceptions.OmitReferenceTypeError) as answer:
             return self._not_applicable(instrument, path, tuple(parameters.items()), str(answer).rstrip("."))
-        except (engine.exceptions.CrdsError, LookupError, ValueError) as error:
+        except (crds.exceptions.CrdsError, *NO_ANSWER) as error:
             reason = _reason(rule, parameters, values, error)
             shown = ", ".join(f"{name}={value!r}" for name, value in parameters.items() if value != UNDEFINED)
-            raise ReferenceSelectionError(
+            raise NoReferenceError(
                 f"No {rule.filekind} reference of {self.observatory} fits {subject}: rule {rule.basename} was asked "
                 f"for {shown or 'nothing'}; {reason}."
             ) from error
         if not isinstance(name, str):
-            raise ReferenceSelectionError(
+            files = isinstance(name, tuple) and all(isinstance(file, str) for file in name)
+            raise NoReferenceError(
                 f"Rule {rule.basename} answers {name!r} for {subject}; one reference file is needed."
+                if files
+                else f"Rule {rule.basename} gives no answer for {subject}: {AMBIGUOUS}."
             )
         return Selection(
             "selected", name, rule.basename, "", instrument, self._checksums(path), tuple(parameters.items())
@@ -271,16 +218,21 @@ class _Header:
     keywords: Mapping[str, str]
 
     def keyword(self, parameter: str) -> str:
-        """Return the header keyword of a parameter."""
-        return {name.upper(): key for name, key in self.keywords.items()}.get(parameter.upper(), parameter)
+        """Return the header keyword of a parameter, for people."""
+        return " or ".join(self._names(parameter))
 
     def get(self, parameter: str) -> str:
         """Return the value of a parameter; empty if the header has none."""
         by_name = {name.upper(): value for name, value in self.values.items()}
-        for name in (self.keyword(parameter).upper(), parameter.upper()):
-            if name in by_name and by_name[name] is not None:
-                return str(by_name[name]).strip()
+        for name in (*(name.upper() for name in self._names(parameter)), parameter.upper()):
+            text = "" if by_name.get(name) is None else str(by_name[name]).strip()
+            if text:
+                return text
         return ""
+
+    def _names(self, parameter: str) -> list[str]:
+        translated = {name.upper(): keys for name, keys in self.keywords.items()}
+        return translated.get(parameter.upper(), parameter).split(ALTERNATIVE)
 
 
 def _matching_parameters(rule: Any, values: _Header, condition: Callable[[str], str]) -> dict[str, str]:  # noqa: ANN401
@@ -289,6 +241,11 @@ def _matching_parameters(rule: Any, values: _Header, condition: Callable[[str], 
         value = values.get(name)
         parameters[name] = condition(value) if value else UNDEFINED
     return parameters | _date_parameters(_date_names(rule), values)
+
+
+def _reason_of_imap(imap: Any, reference_type: str) -> str:  # noqa: ANN401 (crds has no types)
+    omitted = str(imap.selections[reference_type.lower()]).lower() == "omit"
+    return "omitted for this instrument" if omitted else "not applicable to this instrument"
 
 
 def _date_names(rule: Any) -> tuple[str, ...]:  # noqa: ANN401 (crds has no types)
@@ -308,9 +265,12 @@ def _date_parameters(names: tuple[str, ...], values: _Header) -> dict[str, str]:
 
 
 def _reason(rule: Any, parameters: dict[str, str], values: _Header, error: Exception) -> str:  # noqa: ANN401
-    missing = [values.keyword(name) for name, value in parameters.items() if value == UNDEFINED]
+    matched = {name for names in rule.parkey for name in ([names] if isinstance(names, str) else names)}
+    missing = [values.keyword(name) for name, value in parameters.items() if value == UNDEFINED and name in matched]
     if missing:
         return f"the header has no {', '.join(missing)}"
+    if isinstance(error, (AttributeError, TypeError)):
+        return AMBIGUOUS
     dates = _date_names(rule)
     date = " ".join(parameters[name] for name in dates)
     later = parameters | dict(zip(dates, FAR_FUTURE, strict=False))
@@ -338,58 +298,19 @@ def load_context(
     Raises
     ------
     ConfigError
+        If this is not the name of a context.
+    RulesError
         If the context is damaged, has a wrong checksum or belongs to another observatory; the same may be raised by
         ``select`` when it comes to a mapping further down.
     """
     sha1: dict[str, str] = {}
 
     def load(name: str, **_: object) -> Any:  # noqa: ANN401 (crds has no types)
-        mapping = _load_mapping(name, read_mapping(name), load)
-        sha1[name] = _check_mapping(mapping, observatory, checksum)
+        mapping = parse_mapping(name, read_mapping(name), load)
+        sha1[name] = check_mapping(mapping, observatory, checksum)
         return mapping
 
     if not context.endswith(".pmap"):
         raise ConfigError(f"{context!r} is not a CRDS context: the name of a context ends in .pmap.")
-    with _crds_at_work():
-        return Rules(observatory.lower(), context, _engine().version, load(context), sha1)
-
-
-def _load_mapping(name: str, text: str, load: Callable[..., Any]) -> Any:  # noqa: ANN401 (crds has no types)
-    engine = _engine()
-    kind = name.rpartition(".")[2]
-    if kind not in engine.classes:
-        raise ConfigError(f"{name!r} is not the name of a CRDS mapping: they end in .pmap, .imap or .rmap.")
-    problems = (
-        engine.exceptions.CrdsError, AssertionError, AttributeError, LookupError, SyntaxError, TypeError, ValueError
-    )  # fmt: skip
-    try:
-        mapping = engine.classes[kind].from_string(text, name, loader=load)
-        mapping._check_type()
-    except problems as error:
-        raise ConfigError(f"Mapping {name} is damaged: {' '.join(str(error).split())}") from error
-    mapping.text_sha1 = mapping_sha1(text)
-    return mapping
-
-
-def _check_mapping(mapping: Any, observatory: str, checksum: ChecksumPolicy) -> str:  # noqa: ANN401
-    name, actual = mapping.basename, str(mapping.text_sha1)
-    if mapping.observatory != observatory.lower():
-        raise ConfigError(
-            f"Mapping {name} belongs to observatory {mapping.observatory!r}, not to {observatory.lower()!r}; "
-            "set the context of the right observatory."
-        )
-    hooks = {hook for hook in mapping.header.get("hooks", {}).values() if hook != "none"}
-    if hooks:
-        raise ConfigError(
-            f"Mapping {name} needs the program hooks {', '.join(sorted(hooks))}, which are not supported."
-        )
-    stated = mapping.header.get("sha1sum", None)
-    if checksum != "ignore" and stated != actual:
-        problem = (
-            f"Mapping {name} has the checksum {actual} but states {stated}: it was changed after it was written. "
-            f"If the change is wanted, run `crds checksum {name}`, or set checksum to 'warn' or 'ignore'."
-        )
-        if checksum == "strict":
-            raise ConfigError(problem)
-        logger.warning("%s", problem)
-    return actual
+    with crds_at_work():
+        return Rules(observatory.lower(), context, engine().version, load(context), sha1)

@@ -6,7 +6,7 @@ Flags are bits of unsigned integers, so planes are combined with bitwise OR only
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from tasks.errors import BadFileError, ConfigError, ShapeMismatchError
 from tasks.products.detector import FlagDefinition
 from tasks.products.dq import MAX_FLAGS, DQFlag
+
+BLOCK_PIXELS = 1 << 18
+"""How many pixels are translated at a time."""
 
 
 def encode_flags(names: Iterable[str]) -> int:
@@ -128,10 +131,24 @@ def translate_flags(raw: NDArray[np.uint32], definitions: Sequence[FlagDefinitio
     """
     if definitions is None:
         return TranslatedFlags(raw.copy(), (), 0)
-    translated = np.zeros_like(raw)
-    flagged = np.nonzero(raw)  # a detector has few bad pixels: translate only these
-    values = raw[flagged]
-    standard = np.zeros_like(values)
+    renumbered, unknown, defined = _standard_bits(definitions)
+    translated = np.zeros_like(raw, order="C")
+    present = 0
+    source, target = np.atleast_2d(raw), np.atleast_2d(translated)
+    # a block at a time, so that the positions of flagged pixels, 8 bytes each, never outgrow the plane
+    for rows in _row_blocks(source):
+        block = np.ascontiguousarray(source[rows]).reshape(-1)
+        # a detector has few bad pixels: translate only these; numpy finds true ones three times as fast as numbers
+        flagged = np.flatnonzero(block != 0)
+        values = block[flagged]
+        present |= int(np.bitwise_or.reduce(values, initial=0))
+        target[rows].reshape(-1)[flagged] = _renumber(values, renumbered)
+    return TranslatedFlags(translated, unknown, present & (MAX_FLAGS ^ defined))
+
+
+def _standard_bits(definitions: Sequence[FlagDefinition]) -> tuple[list[tuple[int, int]], tuple[str, ...], int]:
+    """Return pairs of a value in the file and in the standard table, the unknown names, and all defined bits."""
+    pairs: list[tuple[int, int]] = []
     unknown: list[str] = []
     defined = 0
     for definition in definitions:
@@ -140,11 +157,20 @@ def translate_flags(raw: NDArray[np.uint32], definitions: Sequence[FlagDefinitio
                 f"The definition of flag {definition.name!r} has the value {definition.value}, not a bit."
             )
         defined |= definition.value
-        if definition.name not in DQFlag.__members__:
+        if definition.name in DQFlag.__members__:
+            pairs.append((definition.value, int(DQFlag[definition.name])))
+        else:
             unknown.append(definition.name)
-            continue
-        carries = (values & np.uint32(definition.value)) != 0
-        standard[carries] |= np.uint32(DQFlag[definition.name])
-    translated[flagged] = standard
-    present = int(np.bitwise_or.reduce(values)) if values.size else 0
-    return TranslatedFlags(translated, tuple(unknown), present & (MAX_FLAGS ^ defined))
+    return pairs, tuple(unknown), defined
+
+
+def _row_blocks(plane: NDArray[np.uint32]) -> Iterator[slice]:
+    height = max(1, BLOCK_PIXELS // max(1, plane[0].size if len(plane) else 1))
+    return (slice(start, start + height) for start in range(0, len(plane), height))
+
+
+def _renumber(values: NDArray[np.uint32], pairs: Sequence[tuple[int, int]]) -> NDArray[np.uint32]:
+    standard = np.zeros_like(values)
+    for value, flag in pairs:
+        standard[(values & np.uint32(value)) != 0] |= np.uint32(flag)
+    return standard

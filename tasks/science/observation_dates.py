@@ -9,10 +9,12 @@ _DATE = re.compile(
     r"(?P<year>\d{4})(?P<separator>[-/]?)(?P<month>\d\d)(?P=separator)(?P<day>\d\d)(?:[T ]?(?P<time>\d.*))?", re.ASCII
 )
 _TIME = re.compile(
-    r"(?P<hour>\d\d)(?P<separator>:?)(?P<minute>\d\d)(?:(?P=separator)(?P<second>\d\d)(?:\.\d*)?)?Z?", re.ASCII
+    r"(?P<hour>\d\d)(?P<separator>:?)(?P<minute>\d\d)(?:(?P=separator)(?P<second>\d\d)(?P<fraction>\.\d*)?)?Z?",
+    re.ASCII,
 )
 
 LEAP_SECOND = 60  # datetime does not know it
+MAX_FRACTION = len(".123456")  # what crds reads
 
 
 def split_date(date: str, time: str = "") -> tuple[str, str] | None:
@@ -28,7 +30,8 @@ def split_date(date: str, time: str = "") -> tuple[str, str] | None:
     Returns
     -------
     tuple of str or None
-        ``("2025-01-02", "03:04:05")``, truncated to the second; none if this is not a date.
+        ``("2025-01-02", "03:04:05.6")``, the fraction of the second cut after six digits and left out if it is zero;
+        none if this is not a date.
     """
     day = _DATE.fullmatch(date.strip())
     if day is None:
@@ -48,4 +51,5 @@ def split_date(date: str, time: str = "") -> tuple[str, str] | None:
         )
     except ValueError:
         return None
-    return moment.strftime("%Y-%m-%d"), moment.strftime("%H:%M:%S")
+    fraction = (clock["fraction"] or "")[:MAX_FRACTION].rstrip("0").rstrip(".")
+    return moment.strftime("%Y-%m-%d"), moment.strftime("%H:%M:%S") + fraction

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import ReferenceMismatchError, ShapeMismatchError
-from tasks.products.images import Window
+from tasks.products.windows import Window
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -40,8 +40,8 @@ def window_inside(outer: Window, inner: Window) -> Window | None:
     )
 
 
-def cut_window(plane: NDArray[Scalar], covered: Window, wanted: Window, *, name: str, subject: str) -> NDArray[Scalar]:
-    """Cut the window of an image from a plane of the detector.
+def view_window(plane: NDArray[Scalar], covered: Window, wanted: Window, *, name: str, subject: str) -> NDArray[Scalar]:
+    """Return the window of an image in a plane of the detector, without copying it.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def cut_window(plane: NDArray[Scalar], covered: Window, wanted: Window, *, name:
     Returns
     -------
     NDArray
-        A copy of shape ``wanted.shape``, of the dtype of the plane.
+        A view of shape ``wanted.shape``, of the dtype of the plane; writing to it changes the plane.
 
     Raises
     ------
@@ -74,4 +74,9 @@ def cut_window(plane: NDArray[Scalar], covered: Window, wanted: Window, *, name:
             f"{subject} covers {describe_window(wanted)} of the detector, but {name} covers only "
             f"{describe_window(covered)}; choose a reference that holds the whole image."
         )
-    return plane[inside.slices].copy()
+    return plane[inside.slices]
+
+
+def cut_window(plane: NDArray[Scalar], covered: Window, wanted: Window, *, name: str, subject: str) -> NDArray[Scalar]:
+    """Return a copy of what `view_window` shows."""
+    return view_window(plane, covered, wanted, name=name, subject=subject).copy()

@@ -8,6 +8,7 @@ from astropy.io import fits
 from crds_cache import dq_hdus
 
 from tasks.archive.dq_reference import check_reference_bytes, parse_dq_reference, read_window, reference_cards
+from tasks.archive.reference_bytes import read_dq_reference_file, read_user_flags
 from tasks.errors import BadFileError, MissingKeywordError, ShapeMismatchError
 from tasks.products.detector import FlagDefinition
 from tasks.products.images import Window
@@ -42,6 +43,57 @@ def test_a_reference_may_have_neither_definitions_nor_window():
     reference = parse_dq_reference(file_bytes(dq_hdus()), "mask.fits")
     assert reference.definitions is None
     assert reference.window is None
+
+
+def test_a_table_without_rows_defines_nothing():
+    # as JWST has it: the bits are the standard ones
+    assert parse_dq_reference(file_bytes(dq_hdus(definitions=[])), "mask.fits").definitions is None
+
+
+def test_tables_of_unusual_columns_are_read():
+    hdus = dq_hdus(np.ones((4, 4), np.uint32))
+    columns = [fits.Column("name", "PA(9)", array=["HOT", "DEAD"]), fits.Column("value", "D", array=[1.0, 2.0])]
+    hdus.append(fits.BinTableHDU.from_columns(columns, name="DQ_DEF"))
+    definitions = parse_dq_reference(file_bytes(hdus), "mask.fits").definitions
+    assert definitions == (FlagDefinition(1, "HOT"), FlagDefinition(2, "DEAD"))
+
+
+def test_a_file_is_read_as_its_bytes_are(tmp_path):
+    dq = np.random.default_rng(5).integers(0, 2**32, (30, 40), np.uint64).astype(np.uint32)
+    path = tmp_path / "mask.fits"
+    path.write_bytes(file_bytes(dq_hdus(dq, [(4, "HOT")], SUBSTRT1=3, SUBSTRT2=4)))
+    from_file, from_bytes = read_dq_reference_file(path), parse_dq_reference(path.read_bytes(), "mask.fits")
+    np.testing.assert_array_equal(from_file.dq, dq)
+    assert from_file.dq.dtype.isnative
+    assert (from_file.definitions, from_file.window) == (from_bytes.definitions, from_bytes.window)
+    assert (from_file.window, from_file.name) == (Window(2, 3, 42, 33), "mask.fits")
+
+
+def test_a_file_that_is_not_there_or_not_itself_is_refused(tmp_path):
+    with pytest.raises(BadFileError, match=r"nowhere\.fits cannot be opened: No such file"):
+        read_dq_reference_file(tmp_path / "nowhere.fits")
+    (tmp_path / "mask.fits").write_bytes(POINTER)
+    with pytest.raises(BadFileError, match=r"mask\.fits is a git-LFS pointer of 133 bytes"):
+        read_dq_reference_file(tmp_path / "mask.fits")
+
+
+@pytest.mark.parametrize("primary", [True, False])
+def test_the_first_image_of_a_file_holds_the_flags_of_the_user(tmp_path, primary):
+    plane = np.arange(12, dtype=np.int32).reshape(3, 4)
+    first = fits.PrimaryHDU(plane if primary else None)
+    fits.HDUList([first, fits.ImageHDU(plane, name="MINE")]).writeto(tmp_path / "mine.fits")
+    np.testing.assert_array_equal(read_user_flags(tmp_path / "mine.fits"), plane)
+
+
+def test_a_file_without_flags_of_the_user_is_refused(tmp_path):
+    fits.PrimaryHDU().writeto(tmp_path / "mine.fits")
+    with pytest.raises(BadFileError, match=r"mine\.fits holds no image"):
+        read_user_flags(tmp_path / "mine.fits")
+    (tmp_path / "mine.fits").write_bytes(b"hello")
+    with pytest.raises(BadFileError, match=r"mine\.fits cannot be read as FITS: the file ends inside header 0"):
+        read_user_flags(tmp_path / "mine.fits")
+    with pytest.raises(BadFileError, match=r"yours\.fits cannot be read as FITS: .*No such file"):
+        read_user_flags(tmp_path / "yours.fits")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])

@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import shutil
 
+import numpy as np
 import pytest
 from crds_cache import write_simple_cache
 from pydantic import ValidationError
@@ -110,6 +112,13 @@ def test_only_file_names_are_looked_for(written, name):
         block(written).locate_reference(name)
 
 
+@pytest.mark.parametrize("key", ["latest_context", "operational_context"])
+def test_new_and_old_configurations_name_the_operational_context(written, key):
+    written.write_pmap({}, "testobs_0002.pmap")
+    written.write_server_config(repr({key: "testobs_0002.pmap"}))
+    assert block(written).resolve_context() == "testobs_0002.pmap"
+
+
 @pytest.mark.parametrize("listed", ['{"bad_files_list": ["CCD0_a.fits"]}', "{'bad_files': 'x.fits CCD0_a.fits'}"])
 def test_a_reference_that_is_marked_as_bad_is_refused(written, listed):
     written.write_reference("CCD0_a.fits")
@@ -136,20 +145,32 @@ def add_reference(written):
     written.write_reference("CCD1_b.fits")
 
 
-def touch_reference(written):
-    os.utime(written.references / "CCD0_a.fits", (0, 0))
+def change_reference(written):
+    path = written.references / "CCD0_a.fits"
+    data, times = bytearray(path.read_bytes()), path.stat()
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert path.stat().st_size == times.st_size
 
 
 def mark_bad(written):
     written.write_server_config('{"bad_files_list": ["CCD0_b.fits"], "operational_context": "testobs_0001.pmap"}')
 
 
-@pytest.mark.parametrize("change", [change_rule, change_context, add_reference, touch_reference, mark_bad])
+@pytest.mark.parametrize("change", [change_rule, change_context, add_reference, change_reference, mark_bad])
 def test_the_fingerprint_follows(written, change):
     written.write_reference("CCD0_a.fits")
     before = block(written).fingerprint()
     change(written)
     assert block(written).fingerprint() != before
+
+
+def test_a_copy_of_a_cache_has_its_fingerprint_and_times_do_not_count(written, tmp_path):
+    written.write_reference("CCD0_a.fits", np.ones((600, 600), np.uint32))
+    before = block(written).fingerprint()
+    shutil.copytree(written.root, tmp_path / "copy")
+    os.utime(tmp_path / "copy" / "references" / "testobs" / "CCD0_a.fits", (0, 0))
+    assert CrdsCache(root=str(tmp_path / "copy"), observatory="testobs").fingerprint() == before
 
 
 def test_the_fingerprint_does_not_follow_what_the_rules_cannot_choose(written):

@@ -9,7 +9,16 @@ import threading
 import pytest
 from crds_cache import Cache, mapping_text, match, write_simple_cache
 
-from tasks.errors import ConfigError, ReferenceSelectionError
+from tasks.errors import (
+    ConfigError,
+    DamagedRulesError,
+    NoReferenceError,
+    ReferenceSelectionError,
+    RulesChecksumError,
+    UnknownReferenceTypeError,
+    UnsupportedRulesError,
+    WrongObservatoryError,
+)
 from tasks.science.crds_rules import load_context, mapping_sha1
 from tasks.science.observation_dates import split_date
 
@@ -53,6 +62,35 @@ def test_a_selection_says_by_which_rules_it_came(rules, cache):
     }  # fmt: skip
 
 
+def test_a_rule_may_begin_within_a_second(tmp_path):
+    cache = Cache(tmp_path)
+    cases = match({("CCD0", "*"): {"2020-01-01 00:00:00": "a.fits", "2021-01-01 00:00:00.500": "b.fits"}})
+    cache.write_pmap({"CAM": cache.write_imap("CAM", {"DQ": cache.write_rmap("CAM", "dq", cases)})})
+    rules = load_context(cache.read, "testobs", cache.context)
+    assert select(rules, DATE_OBS="2021-01-01", TIME_OBS="00:00:00.499").name == "a.fits"
+    assert select(rules, DATE_OBS="2021-01-01T00:00:00.5", TIME_OBS=None).name == "b.fits"
+
+
+def test_conditions_may_use_parameters_that_no_rule_matches(tmp_path):
+    cache = Cache(tmp_path, "jwst")
+    cases = match({("CCD0", "*"): {"2020-01-01 00:00:00": "a.fits"}})
+    rmap = cache.write_rmap("CAM", "dq", cases, rmap_relevance='(META.VISIT.TSOVISIT != "T")')
+    cache.write_pmap({"CAM": cache.write_imap("CAM", {"DQ": rmap})})
+    rules = load_context(cache.read, "jwst", cache.context)
+    keywords = {"META.VISIT.TSOVISIT": "TSOVISIT"}
+    assert rules.select("dq", HEADER | {"TSOVISIT": True}, keywords=keywords).outcome == "not_applicable"
+    assert rules.select("dq", HEADER | {"TSOVISIT": False}, keywords=keywords).name == "a.fits"
+    assert rules.select("dq", HEADER, keywords=keywords).name == "a.fits"
+
+
+def test_a_parameter_may_come_from_one_of_several_keywords(rules):
+    header = {"INSTRUME": "CAM", "CHIP": "", "SENSOR": "CCD1", "SUBARRAY": "FULL", "EXPDTST": "20250101030405"}
+    keywords = {"DETECTOR": "CHIP|SENSOR", "DATE-OBS": "DATE-OBS|EXPDTST"}
+    assert rules.select("dq", header, keywords=keywords).name == "CCD1_b.fits"
+    with pytest.raises(NoReferenceError, match="the header has no DATE-OBS or EXPDTST, TIME-OBS"):
+        rules.select("dq", header | {"EXPDTST": ""}, keywords=keywords)
+
+
 @pytest.mark.parametrize(
     ("date", "time"),
     [
@@ -74,6 +112,10 @@ def test_every_way_to_write_a_date_chooses_the_same(rules, date, time):
     ("date", "time", "expected"),
     [
         ("20250101030405", "", ("2025-01-01", "03:04:05")),
+        ("20250101", "030405", ("2025-01-01", "03:04:05")),
+        ("2025-01-01T03:04:05.6", "", ("2025-01-01", "03:04:05.6")),
+        ("2025-01-01", "03:04:05.123456789Z", ("2025-01-01", "03:04:05.123456")),
+        ("2025-01-01", "03:04:05.000", ("2025-01-01", "03:04:05")),
         ("2025-01-01T23:59:60", "", ("2025-01-01", "23:59:59")),
         ("2025-01-01T03:04Z", "", ("2025-01-01", "03:04:00")),
         ("2025-01-01", "030405", ("2025-01-01", "03:04:05")),
@@ -122,7 +164,7 @@ def test_values_are_compared_without_regard_to_case_and_number_format(tmp_path):
     [
         ("dq", {"DETECTOR": "CCD2"}, "testobs_cam_dq_0001.rmap", "Not Applicable"),
         ("flat", {}, "testobs_cam_0001.imap", "not applicable to this instrument"),
-        ("dark", {}, "testobs_cam_0001.imap", "not applicable to this instrument"),
+        ("dark", {}, "testobs_cam_0001.imap", "omitted for this instrument"),
         ("dq", {"INSTRUME": "SPEC"}, "testobs_0001.pmap", "no rules for this instrument"),
     ],
     ids=["by rule", "by instrument", "omitted", "whole instrument"],
@@ -164,12 +206,12 @@ def test_an_irrelevant_mode_needs_no_date(tmp_path):
     ids=str,
 )
 def test_a_header_that_no_rule_fits_is_refused(rules, changes, sentence):
-    with pytest.raises(ReferenceSelectionError, match=sentence):
+    with pytest.raises(NoReferenceError, match=sentence):
         select(rules, **changes)
 
 
 def test_an_unknown_reference_type_lists_those_that_exist(rules):
-    with pytest.raises(ConfigError, match=r"no reference type 'mask'; they have dark, dq, flat"):
+    with pytest.raises(UnknownReferenceTypeError, match=r"no reference type 'mask'; they have dark, dq, flat"):
         select(rules, "mask")
 
 
@@ -183,12 +225,27 @@ def test_a_rule_that_answers_with_several_files_is_refused(tmp_path):
         select(load_context(cache.read, "testobs", cache.context))
 
 
+def test_cases_that_contradict_each_other_are_no_answer(tmp_path):
+    cache = Cache(tmp_path)
+    cases = match({("CCD0", "*"): {"2020-01-01 00:00:00": "a.fits"}, ("*", "FULL"): "N/A"})
+    cache.write_pmap({"CAM": cache.write_imap("CAM", {"DQ": cache.write_rmap("CAM", "dq", cases)})})
+    rules = load_context(cache.read, "testobs", cache.context)
+    with pytest.raises(NoReferenceError, match="several of its cases match equally well and cannot be combined"):
+        select(rules)
+    assert select(rules, SUBARRAY="STRIPE").name == "a.fits"
+
+
+def test_the_cases_that_give_a_file_are_explained(rules):
+    assert rules.explain(select(rules)) == ("DETECTOR='CCD0', SUBARRAY='*' from 2020-01-01 00:00:00 on",)
+    assert rules.explain(select(rules, DETECTOR="CCD2")) == ()
+
+
 def test_a_changed_rule_is_refused_with_the_way_out(cache):
     text = cache.read("testobs_cam_dq_0001.rmap").replace("CCD0_a.fits", "CCD0_x.fits")
     cache.write("testobs_cam_dq_0001.rmap", text)
     rules = load_context(cache.read, "testobs", cache.context)
     with pytest.raises(
-        ConfigError, match=r"Mapping testobs_cam_dq_0001.rmap has the checksum .*crds checksum testobs_cam"
+        RulesChecksumError, match=r"Mapping testobs_cam_dq_0001.rmap has the checksum .*crds checksum testobs_cam"
     ):
         select(rules)
 
@@ -219,7 +276,9 @@ def test_a_mapping_without_a_checksum_is_refused(cache):
 
 
 def test_the_context_of_another_observatory_is_refused(cache):
-    with pytest.raises(ConfigError, match=r"testobs_0001.pmap belongs to observatory 'testobs', not to 'jwst'"):
+    with pytest.raises(
+        WrongObservatoryError, match=r"testobs_0001.pmap belongs to observatory 'testobs', not to 'jwst'"
+    ):
         load_context(cache.read, "jwst", cache.context)
 
 
@@ -237,7 +296,7 @@ def test_the_context_of_another_observatory_is_refused(cache):
 )  # fmt: skip
 def test_a_damaged_mapping_is_refused_and_nothing_of_it_runs(cache, text):
     cache.write(cache.context, text)
-    with pytest.raises(ConfigError, match=r"Mapping testobs_0001.pmap is damaged: .+"):
+    with pytest.raises(DamagedRulesError, match=r"Mapping testobs_0001.pmap is damaged: .+ Copy it"):
         load_context(cache.read, "testobs", cache.context)
 
 
@@ -245,7 +304,7 @@ def test_rules_that_need_programs_are_refused(tmp_path):
     cache = Cache(tmp_path)
     hooks = {"precondition_header": "precondition_header_cam_dq_v2", "fallback_header": "none"}
     cache.write_pmap({"CAM": cache.write_imap("CAM", {"DQ": "x.rmap"})}, hooks=hooks)
-    with pytest.raises(ConfigError, match=r"needs the program hooks precondition_header_cam_dq_v2"):
+    with pytest.raises(UnsupportedRulesError, match=r"needs the program hooks precondition_header_cam_dq_v2"):
         load_context(cache.read, "testobs", cache.context)
 
 
