@@ -16,7 +16,7 @@ from tasks.archive.detector_files import DetectorFile, read_detector_file
 from tasks.archive.detector_writing import Cards, write_detector_file
 from tasks.archive.provenance import provenance_cards
 from tasks.archive.reference_bytes import parse_dq_reference, read_dq_reference_file, read_user_flags
-from tasks.errors import ConfigError, ReferenceSelectionError
+from tasks.errors import ConfigError
 from tasks.products.detector import DetectorImage, DQReference
 from tasks.science.static_flags import lay_flags
 
@@ -234,18 +234,15 @@ def _selected(
             f"{detector.image.subject} has no reference: name a CRDS cache, or give override_{kind} a path or "
             f"{NOT_APPLICABLE}."
         )
-    from blocks.crds import ReferenceNotFoundError
+    from tasks.archive.reference_cache import locate_reference
     from tasks.references import ReferencesConfig, open_rules, select_reference
 
     settings = (references or ReferencesConfig()).model_copy(update={"reference_type": kind})
     record = select_reference(detector.keywords, open_rules(cache), settings, detector.image.subject)
     if record.outcome != "selected":
         return ChosenReference(None, kind, NOT_APPLICABLE, record.reason, record)
-    try:
-        place = cache.locate_reference(record.name, record.instrument)
-        remote = cache.read_reference(record.name, record.instrument) if place.startswith("s3://") else None
-    except ReferenceNotFoundError as error:
-        raise ReferenceSelectionError(str(error)) from error
+    place = locate_reference(cache, record)
+    remote = cache.read_reference(record.name, record.instrument) if place.startswith("s3://") else None
     flags = read_dq_reference_file(place) if remote is None else parse_dq_reference(remote, record.name)
     return ChosenReference(flags, kind, f"crds://{record.name}", "", record)
 

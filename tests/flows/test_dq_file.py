@@ -12,7 +12,7 @@ from blocks.crds import CrdsCache
 from blocks.store import StoreError
 from flows.dq_file import initialize_dq_file
 from tasks.dq_init import DQInitConfig
-from tasks.errors import BadFileError, ConfigError, MissingProductError, ReferenceMismatchError, ReferenceSelectionError
+from tasks.errors import BadFileError, ConfigError, MissingProductError, MissingReferenceError, ReferenceMismatchError
 from tasks.references import ReferencesConfig
 
 SHAPE = (2, 3, 8, 12)
@@ -152,7 +152,7 @@ def test_bad_data_are_refused(exposure, cache, mask, tmp_path):
     with pytest.raises(BadFileError, match=r"exposure_uncal\.fits has no HDU DQ"):
         initialize_dq_file(exposure, target, override=str(exposure))
     later = write_exposure(tmp_path / "later.fits", **{"DATE-OBS": "2025-01-01T00:00:00"})
-    with pytest.raises(ReferenceSelectionError, match=r"Reference CCD0_b\.fits, which the rules of testobs choose"):
+    with pytest.raises(MissingReferenceError, match=r"Reference CCD0_b\.fits, which the rules of testobs choose"):
         initialize_dq_file(later, target, cache=cache)
     small = write_exposure(tmp_path / "small.fits", (1, 1, 4, 4))
     with pytest.raises(ReferenceMismatchError, match=r"small\.fits has shape \(4, 4\) and no SUBSTRT1"):
