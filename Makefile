@@ -23,7 +23,7 @@ demo: $(READY)
 	$(BIN)/shearline demo --root demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not faults" -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=80
+	$(BIN)/python -m pytest -m "not faults and not short_faults" -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=80
 
 lint: $(READY) docs
 	$(BIN)/ruff check .

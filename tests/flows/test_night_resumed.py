@@ -18,7 +18,7 @@ from tasks.products.identity import ExposureId
 from tasks.runner import Runner
 
 # simulates exposures, and takes each to its PSF models
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("prefect_server")]
 
 CHANGES = (
     "simulation.pointing.n_per_pointing=3",

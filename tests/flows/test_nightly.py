@@ -13,7 +13,7 @@ from tasks.products.identity import ExposureId, TileId
 from tasks.runner import Runner
 
 # a whole small survey, several times: too long for every change
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("prefect_server")]
 
 CONFIG = small_survey()
 HERE = Runner(workers=2)

@@ -9,6 +9,8 @@ from house import BROKEN_CCD, EXPOSURE, House
 from selenium.webdriver.remote.webelement import WebElement
 
 # a server, a worker and a browser: too long for every change
+pytestmark = pytest.mark.faults
+
 FIELD = (
     "//div[contains(@class,'schema-form-property') and ./div[@class='p-label__header']"
     "//span[@class='schema-form-property__label' and .={label}]]"

@@ -23,6 +23,9 @@ from tasks.session import Outcome, current_session, session
 from tasks.workers.bodies import ONE_THREAD, Executed, Job, WorkerDiedError
 from tasks.workers.cluster import DaskCluster, _Guarded, slurm_options
 
+# clusters of real processes start slowly
+pytestmark = pytest.mark.faults
+
 HOUSE = Path(__file__).parents[2]
 OWN = Runner(kind="dask", workers=1)
 SAID = ["write 2113737-1: writing 2113737-1"]
