@@ -26,6 +26,7 @@ from blocks.folder import Folder
 from blocks.objects import (
     CHUNK_BYTES,
     BadKeyError,
+    Found,
     LocalCopyError,
     ObjectNotFoundError,
     Storage,
@@ -279,9 +280,7 @@ class DataStore(Block):
 
     def size(self, key: str) -> int:
         """Return the number of bytes of an object."""
-        path = self._path(key)
-        with translated(f"{self.url}: cannot look up {key}"):
-            return self._objects.find(path).size
+        return self._find(key).size
 
     def version(self, key: str) -> str:
         """Return what changes when an object is written again: its ETag on S3, size and time locally.
@@ -291,9 +290,7 @@ class DataStore(Block):
         ObjectNotFoundError
             If there is no such object.
         """
-        path = self._path(key)
-        with translated(f"{self.url}: cannot look up {key}"):
-            return self._objects.find(path).version
+        return self._find(key).version
 
     def modified(self, key: str) -> datetime:
         """Return when an object was written, in UTC; by the clock of the S3 service, or of who wrote the file.
@@ -303,9 +300,12 @@ class DataStore(Block):
         ObjectNotFoundError
             If there is no such object.
         """
+        return self._find(key).modified
+
+    def _find(self, key: str) -> Found:
         path = self._path(key)
         with translated(f"{self.url}: cannot look up {key}"):
-            return self._objects.find(path).modified
+            return self._objects.find(path)
 
     def list_versions(self, prefix: str = "") -> dict[str, str]:
         """Return the version of every object below a prefix, which is a folder name or empty, by sorted key."""

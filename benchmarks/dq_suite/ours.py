@@ -4,7 +4,8 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+
+from measuring import peak_kib, remove_outputs
 
 
 def main() -> None:
@@ -42,19 +43,6 @@ def from_file_to_file(exposure: str, reference: str) -> Callable[[], object]:
     from flows.dq_file import initialize_dq_file
 
     return lambda: initialize_dq_file(exposure, f"{exposure}.ours.fits", override=reference)
-
-
-def remove_outputs(exposure: str) -> None:
-    """Remove what an earlier call wrote: replacing a file costs time of the file system, and not of the step."""
-    path = Path(exposure)
-    for written in path.parent.glob(f"{path.stem}?*.fits"):
-        written.unlink()
-
-
-def peak_kib() -> int:
-    """Return the highest resident set of this process so far."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import numpy as np
 import stpipe.crds_client
 from astropy.io import fits
 from jwst.dq_init import DQInitStep
+from measuring import peak_kib, remove_outputs
 from stdatamodels.jwst import datamodels
 
 FLAGS = ("pixeldq", "groupdq", "dq")
@@ -81,19 +82,6 @@ def measure(kind: str, exposure: str, reference: str, calls: str) -> None:
         seconds.append(time.perf_counter() - start)
         del result
     print(json.dumps({"seconds": seconds, "peak_kib": peak_kib()}))
-
-
-def remove_outputs(exposure: str) -> None:
-    """Remove what an earlier call wrote: replacing a file costs time of the file system, and not of the step."""
-    path = Path(exposure)
-    for written in path.parent.glob(f"{path.stem}?*.fits"):
-        written.unlink()
-
-
-def peak_kib() -> int:
-    """Return the highest resident set of this process so far."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
 
 
 if __name__ == "__main__":
