@@ -173,10 +173,12 @@ def test_a_holder_who_renews_is_never_taken_for_dead(shared: DataStore, monkeypa
         host=threading.current_thread().name, boot="", namespace="", pid=1, started=""))  # fmt: skip
 
     def other() -> None:
-        with lease(shared, "exposure-1", owner="b", expiry_s=0.8, wait_s=2.5):
+        with lease(shared, "exposure-1", owner="b", expiry_s=expiry_s, wait_s=1.25 * expiry_s):
             pass
 
-    with lease(shared, "exposure-1", owner="a", expiry_s=0.8) as mine:
+    # longer than a busy machine keeps a thread waiting: who is kept longer than this is rightly taken for dead
+    expiry_s = 5.0
+    with lease(shared, "exposure-1", owner="a", expiry_s=expiry_s) as mine:
         with pytest.raises(LeaseHeldError, match="run a"):
             in_thread(other)
         assert not mine.lost
