@@ -16,20 +16,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# more than two cores need, because many tests wait for servers
+TEST_PROCESSES ?= 3
 
-.PHONY: demo test lint docs bench bench-scaling bench-dq peers faults screenshots clean
+.PHONY: demo test lint style types docs bench bench-scaling bench-dq peers faults screenshots clean
 
 demo: $(READY)
 	$(BIN)/shearline demo --root demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not faults and not short_faults" -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=80
+	$(BIN)/python -m pytest -m "not faults" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=80
 
-lint: $(READY) docs
+lint: $(READY)
+	@$(MAKE) --no-print-directory --output-sync -j2 docs types style
+
+style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: $(READY)
+	$(BIN)/mypy
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html

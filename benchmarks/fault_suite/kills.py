@@ -32,11 +32,16 @@ class Plan:
         Number of kills.
     done
         Those that were done before, by what was worked on and what was killed.
+    kinds
+        What is worked on; each of these is killed at least once, if there are kills enough.
     """
 
-    def __init__(self, n_kills: int, done: Mapping[tuple[str, str], int] | None = None) -> None:
+    def __init__(
+        self, n_kills: int, done: Mapping[tuple[str, str], int] | None = None, kinds: Sequence[str] = ()
+    ) -> None:
         self._left = n_kills
         self._given: Counter[tuple[str, str]] = Counter(done or {})
+        self._kinds = kinds
         self._number = 0
         self._lock = threading.Lock()
 
@@ -44,9 +49,11 @@ class Plan:
         return self._left > 0
 
     def take(self, kind: str) -> Mode | None:
-        """Return what to kill next, evenly for exposures and for tiles; none if all kills are done."""
+        """Return what to kill next; none if all kills are done, or those that are left are for another kind."""
         with self._lock:
-            if self._left == 0:
+            met = {one for (one, _), number in self._given.items() if number > 0}
+            kept = len(set(self._kinds) - met - {kind})
+            if self._left == 0 or (kind in met and self._left <= kept):
                 return None
             self._left -= 1
             mode = rarest(self._given, kind, MODES)
@@ -165,7 +172,7 @@ def kill_commands(n_kills: int, lanes: Sequence[Lane], name: str) -> None:
     name
         Beginning of the names of the collections.
     """
-    planned = Plan(n_kills, lanes[0].tally.by_target)
+    planned = Plan(n_kills, lanes[0].tally.by_target, [target.kind for target in targets(lanes[0].world)])
 
     def work(lane: Lane) -> None:
         while planned:

@@ -140,6 +140,18 @@ def test_exposures_and_tiles_are_killed_in_every_way() -> None:
     assert plan.take("tile") is None
 
 
+def test_of_few_kills_one_is_kept_for_what_has_met_none() -> None:
+    plan = Plan(3, {("exposure", "worker"): 1}, ("exposure", "tile"))
+
+    assert [plan.take("exposure") is None for _ in range(3)] == [False, False, True]
+    kept = plan.take("tile")
+    assert kept is not None
+    plan.give_back("tile", kept)
+    assert plan.take("exposure") is None
+    assert plan.take("tile") == kept
+    assert not plan
+
+
 def test_a_kill_that_could_not_be_done_is_done_later() -> None:
     plan = Plan(1)
     mode = plan.take("tile")

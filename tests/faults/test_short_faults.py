@@ -9,9 +9,6 @@ from typing import Any
 import pytest
 from fault_suite.services import environment
 
-# a server, a worker and kills: too long for every change
-pytestmark = pytest.mark.short_faults
-
 SUITE = Path(__file__).parents[2] / "benchmarks" / "faults.py"
 
 
