@@ -7,10 +7,10 @@ from enum import IntFlag
 from types import MappingProxyType
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tasks.errors import ShapeMismatchError
+from tasks.science.compiled import njit
 
 Floats = NDArray[np.float64]
 
