@@ -107,7 +107,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=50, help="number of kills")
     parser.add_argument("--events", type=int, default=1000, help="number of arrival events, 30 %% of them duplicates")
     parser.add_argument(
-        "--events-per-s", type=float, help="rate of the senders; by default 60 %% of what is measured to be possible"
+        "--events-per-s", type=float, help="rate of the senders; by default a share of what is measured to be possible"
     )
     parser.add_argument("--night", type=int, default=200, help="number of exposures of the night")
     parser.add_argument("--short", action="store_true", help="5 kills and 100 events, no night")
