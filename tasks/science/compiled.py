@@ -1,18 +1,32 @@
-"""Numba's decorator, with a cache that notices when a function that is called from another file changes.
+"""Numba's decorator, with a cache that notices changes in called functions and that several processes fill together.
 
 Numba keeps compiled functions from run to run, and compiles one again when its own file changes. What it calls is
 compiled into it but not watched: after an edit of a called function in another file the old numbers would come back,
 silently. So the cache lies in a folder named by a checksum of all compiled sources of this package.
+
+Processes that start together need the same functions at the same time. One of them compiles each, and the others wait
+for it and take it from the cache.
 """
 
 import hashlib
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numba
-from numba import njit
+from numba.core.compiler_lock import global_compiler_lock
+
+try:
+    from fcntl import LOCK_EX, flock
+except ImportError:  # not everywhere: then every process compiles for itself
+    flock = None  # type: ignore[assignment]
 
 __all__ = ["njit", "source_digest"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def source_digest(folder: Path) -> str:
@@ -55,3 +69,42 @@ def _cache_folder() -> Path | None:
 _folder = _cache_folder()
 if _folder is not None:
     numba.config.CACHE_DIR = str(_folder)  # type: ignore[attr-defined]
+
+
+def njit(**options: bool) -> Callable[[F], F]:
+    """Compile a function when it is first called, as `numba.njit` does; of several processes, one compiles it.
+
+    Parameters
+    ----------
+    **options
+        Those of `numba.njit`.
+    """
+
+    def decorate(function: F) -> F:
+        compiled = numba.njit(**options)(function)
+        place = f"{function.__module__}.{function.__qualname__}-{function.__code__.co_firstlineno}"
+        compile_now = compiled.compile
+
+        @wraps(compile_now)
+        def compile_in_turn(signature: object) -> object:
+            # numba's own lock first: a thread that waited for it with a file locked could block the one that holds it
+            with global_compiler_lock, _locked(place):
+                return compile_now(signature)
+
+        compiled.compile = compile_in_turn
+        return compiled  # type: ignore[no-any-return]
+
+    return decorate
+
+
+@contextmanager
+def _locked(place: str) -> Iterator[None]:
+    """Keep other processes from compiling the same function; callers lock before what they call: no ring waits."""
+    if _folder is None or flock is None:
+        yield
+        return
+    with (_folder / f"{place}.lock").open("a") as file:
+        # a file system that knows no locks costs the others' time only
+        with suppress(OSError):
+            flock(file, LOCK_EX)
+        yield
