@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 from numba.core.compiler_lock import global_compiler_lock
@@ -25,8 +25,6 @@ except ImportError:  # not everywhere: then every process compiles for itself
     flock = None  # type: ignore[assignment]
 
 __all__ = ["njit", "source_digest"]
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def source_digest(folder: Path) -> str:
@@ -71,7 +69,7 @@ if _folder is not None:
     numba.config.CACHE_DIR = str(_folder)  # type: ignore[attr-defined]
 
 
-def njit(**options: bool) -> Callable[[F], F]:
+def njit(**options: bool | str) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function when it is first called, as `numba.njit` does; of several processes, one compiles it.
 
     Parameters
@@ -79,9 +77,10 @@ def njit(**options: bool) -> Callable[[F], F]:
     **options
         Those of `numba.njit`.
     """
+    compile_later: Any = numba.njit(**options)  # type: ignore[call-overload]
 
-    def decorate(function: F) -> F:
-        compiled = numba.njit(**options)(function)
+    def decorate(function: Callable[..., Any]) -> object:
+        compiled = compile_later(function)
         place = f"{function.__module__}.{function.__qualname__}-{function.__code__.co_firstlineno}"
         compile_now = compiled.compile
 
@@ -92,7 +91,7 @@ def njit(**options: bool) -> Callable[[F], F]:
                 return compile_now(signature)
 
         compiled.compile = compile_in_turn
-        return compiled  # type: ignore[no-any-return]
+        return compiled
 
     return decorate
 

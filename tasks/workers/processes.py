@@ -15,7 +15,7 @@ from multiprocessing import forkserver
 
 from tasks.workers.bodies import ONE_THREAD, Executed, Job, Running, Work, WorkerDiedError, refusal
 
-PRELOAD = ["tasks.stage", "astropy.io.fits", "astropy.wcs", "photutils.segmentation", "numba", "scipy.fft", "galsim"]
+PRELOAD = ["tasks.workers.fork_server"]
 
 
 class ProcessPool:

@@ -1,0 +1,61 @@
+"""The process that workers are forked from ends with its flow, even while it is still importing."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks.workers.preload import load
+
+HOUSE = Path(__file__).parents[2]
+
+
+def test_what_still_imports_ends_when_its_flow_is_killed(tmp_path: Path) -> None:
+    # an import that a busy machine makes long
+    (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(60)\n")
+    server = "import os; from tasks.workers.preload import load; load(['slow_module'], os.getppid())"
+    flow = (
+        f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {server!r}]).pid, flush=True); input()"
+    )
+    environment = {"PATH": "", "HOME": str(tmp_path), "PYTHONPATH": f"{tmp_path}{os.pathsep}{HOUSE}"}
+    started = subprocess.Popen(
+        [sys.executable, "-c", flow], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with started:
+        assert started.stdout is not None
+        importing = psutil.Process(int(started.stdout.readline()))
+        # far enough to watch
+        while importing.num_threads() == 1:
+            time.sleep(0.05)
+        started.kill()
+
+    # it would sleep for a minute
+    psutil.wait_procs([importing], timeout=30)
+    assert not importing.is_running()
+
+
+def test_workers_find_no_second_thread_and_what_was_imported(tmp_path: Path) -> None:
+    code = (
+        "import multiprocessing, sys\n"
+        "from tasks.workers.processes import _make_pool\n"
+        "import workers_of_this_test as told\n"
+        "with _make_pool(1) as pool:\n"
+        "    print(pool.submit(told.loaded).result())\n"
+    )
+    (tmp_path / "workers_of_this_test.py").write_text(
+        "import sys\nHERE = tuple(sys.modules)\ndef loaded():\n    return 'galsim' in HERE\n"
+    )
+    environment = {"PATH": "", "HOME": str(tmp_path), "PYTHONPATH": f"{tmp_path}{os.pathsep}{HOUSE}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
+def test_a_module_that_is_missing_leaves_no_thread_behind() -> None:
+    before = psutil.Process().num_threads()
+    with pytest.raises(ModuleNotFoundError):
+        load(["no_such_module_anywhere"], os.getppid())
+    assert psutil.Process().num_threads() <= before
