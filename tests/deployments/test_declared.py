@@ -10,6 +10,8 @@ from deployments import declared
 from deployments.declared import POOL_TYPES, pool_type_of, read_deployments, read_job_template
 from tasks.errors import ConfigError
 
+pytestmark = pytest.mark.faults
+
 FILE = Path(declared.__file__).with_name("prefect.yaml")
 NAMES = ["exposure", "tile", "survey", "nightly", "arrival"]
 

@@ -12,6 +12,8 @@ from deployments.server import check_server, deployed_survey
 from flows.cli import Exit
 from tasks.errors import ConfigError
 
+pytestmark = pytest.mark.faults
+
 NAMES = [f"{name}/{name}" for name in ("exposure", "tile", "survey", "nightly", "arrival")]
 
 

@@ -21,6 +21,8 @@ from deployments.trial import greeting
 from deployments.up import Place
 from flows.cli import Exit
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
