@@ -98,10 +98,11 @@ def njit(**options: bool | str) -> Callable[[Callable[..., Any]], Any]:
 
 @contextmanager
 def _locked(place: str) -> Iterator[None]:
-    """Keep other processes from compiling the same function; callers lock before what they call: no ring waits."""
+    """Keep other processes from compiling the same function."""
     if _folder is None or flock is None:
         yield
         return
+    # no two can wait for each other: a caller's file is always locked before those of the functions that it calls
     with (_folder / f"{place}.lock").open("a") as file:
         # a file system that knows no locks costs the others' time only
         with suppress(OSError):

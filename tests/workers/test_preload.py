@@ -38,9 +38,8 @@ def test_what_still_imports_ends_when_its_flow_is_killed(tmp_path: Path) -> None
     assert not importing.is_running()
 
 
-def test_workers_find_no_second_thread_and_what_was_imported(tmp_path: Path) -> None:
+def test_workers_have_what_the_process_they_are_forked_from_has_imported(tmp_path: Path) -> None:
     code = (
-        "import multiprocessing, sys\n"
         "from tasks.workers.processes import _make_pool\n"
         "import workers_of_this_test as told\n"
         "with _make_pool(1) as pool:\n"
