@@ -39,7 +39,7 @@ def main() -> None:
             names = sorted(api.get_mapping_names(context), key=_rules_before_contexts)
         elif names == ["*"]:
             names = sorted(api.get_reference_names(context))
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 (it goes to the parent)
         _end(problem="context", reason=_words(error), context=context)
     for number, name in enumerate(names, 1):
         _fetch(context, name, number, len(names))
@@ -58,7 +58,7 @@ def _fetch(context: str, name: str, number: int, total: int) -> None:
         _end(problem="file", name=name, reason="the server does not know it")
     try:
         place, size = Path(cacher.locate(name)), int(known[name]["size"])
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 (it goes to the parent)
         _end(problem="file", name=name, reason=_words(error))
     if place.exists() and place.stat().st_size == size:
         return
@@ -67,7 +67,7 @@ def _fetch(context: str, name: str, number: int, total: int) -> None:
         place.unlink(missing_ok=True)
         cacher.get_local_files([name])
         found = place.stat().st_size
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 (it goes to the parent)
         # crds leaves a file whose checksum is wrong
         place.unlink(missing_ok=True)
         _end(problem="file", name=name, reason=_words(error))
