@@ -6,6 +6,7 @@
 # make bench-scaling   the same exposures on 1 and 2 workers, with and without Dask
 # make peers   the packages that benchmarks compare with, in ./.peers, each in an environment of its own
 # make bench-dq   dq_init beside jwst's DQInitStep: identical flags, times, memory; one line of JSON at the end
+# make bench-resample   Resample beside stcal's: the same numbers, times, memory; one line of JSON at the end
 # make screenshots   the test that drives the Prefect UI; keeps its pictures in docs/figures/ui
 # make faults  kills, restarts, broken networks, bursts of arrivals and a night, in full; one line of JSON at the end
 # make clean   remove what the other targets made
@@ -19,7 +20,7 @@ READY := .venv/.ready
 # more than two cores need, because many tests wait for servers
 TEST_PROCESSES ?= 3
 
-.PHONY: demo test lint style types docs bench bench-scaling bench-dq peers faults screenshots clean
+.PHONY: demo test lint style types docs bench bench-scaling bench-dq bench-resample peers faults screenshots clean
 
 demo: $(READY)
 	$(BIN)/shearline demo --root demo
@@ -47,15 +48,18 @@ bench: $(READY)
 bench-scaling: $(READY)
 	$(BIN)/python benchmarks/scaling.py
 
-peers: .peers/jwst/.ready
+peers: .peers/jwst/.ready .peers/stcal/.ready
 
-.peers/jwst/.ready: benchmarks/peers/jwst.txt
-	$(PYTHON) -m venv .peers/jwst
-	.peers/jwst/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/jwst.txt
+.peers/%/.ready: benchmarks/peers/%.txt
+	$(PYTHON) -m venv .peers/$*
+	.peers/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-bench-dq: $(READY) peers
+bench-dq: $(READY) .peers/jwst/.ready
 	$(BIN)/python benchmarks/dq.py
+
+bench-resample: $(READY) .peers/stcal/.ready
+	$(BIN)/python benchmarks/resample.py
 
 faults: $(READY)
 	$(BIN)/python benchmarks/faults.py

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -25,18 +23,16 @@ import numpy as np
 from astropy.io import fits
 from dq_suite.cases import CASES, Case, Files, write_cases
 from numpy.typing import NDArray
+from sides import BENCHMARKS, peer_python, run_side
 
 from flows.dq_file import initialize_dq_file
 from tasks.archive.detector_files import read_detector_file
 from tasks.archive.reference_bytes import read_dq_reference_file, read_user_flags
 from tasks.dq_init import DQInitConfig, initialize_dq
 
-HOUSE = Path(__file__).resolve().parents[1]
-SUITE = Path(__file__).resolve().parent / "dq_suite"
+SUITE = BENCHMARKS / "dq_suite"
 ENDED_WELL = 0
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "STPIPE_DISABLE_CRDS_STEPPARS": "True",
-}  # fmt: skip
+WITHOUT_CRDS = {"STPIPE_DISABLE_CRDS_STEPPARS": "True"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Row:
 def main() -> int:
     """Compare and time, print the table and the line of JSON; the exit code says whether all cases are identical."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", default=str(HOUSE / ".peers/jwst/bin/python"), help="Python with the jwst package")
+    parser.add_argument("--peer", default=peer_python("jwst"), help="Python with the jwst package")
     parser.add_argument("--rounds", type=int, default=4, help="processes of each side for every timing")
     parser.add_argument("--calls", type=int, default=6, help="calls in each of them")
     options = parser.parse_args()
@@ -149,12 +145,7 @@ def make_folder(folder: Path) -> Path:
 
 def run(command: list[str]) -> Any:  # noqa: ANN401
     """Run a side on one core and return what its last line of output says."""
-    pinned = ["taskset", "-c", str(max(os.sched_getaffinity(0)))] if hasattr(os, "sched_getaffinity") else []
-    environment = os.environ | ONE_THREAD | ({"PYTHONPATH": str(HOUSE)} if command[0] == sys.executable else {})
-    done = subprocess.run([*pinned, *command], check=False, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_side(command, environment=WITHOUT_CRDS)
 
 
 def summary(timings: dict[str, dict[str, float]]) -> dict[str, float]:

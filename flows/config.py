@@ -23,6 +23,7 @@ from tasks.detect import DetectConfig
 from tasks.dq_init import DQInitConfig
 from tasks.epochs import EpochsConfig
 from tasks.errors import ConfigError
+from tasks.external_stack import ExternalStackConfig
 from tasks.find_exposures import FindExposuresConfig
 from tasks.headers import HeadersConfig
 from tasks.mask import MaskConfig
@@ -120,6 +121,9 @@ class TileConfig(StageConfig):
 
     coadd: CoaddConfig = CoaddConfig()
     """Drizzle coaddition."""
+
+    external_stack: ExternalStackConfig | None = None
+    """Images of tiles that were stacked elsewhere, which are taken instead of coadding; none coadds."""
 
     mask: MaskConfig = MaskConfig()
     """Lensing mask of the tile."""

@@ -91,7 +91,7 @@ def make_plan(config: SurveyConfig, store: DataStore, raw: DataStore, *, night: 
     exposures = _with_unreadable(planner.plan(names), sky)
     chosen = planner.of_night(exposures, night)
     wanted = _tiles_of(config, sky, tiles_begun, None if night is None else {item.exposure for item in chosen})
-    recipes = TileRecipes(config.tile, raw)
+    recipes = TileRecipes(config.tile, raw, listing.versions)
 
     def plan_tiles(exposures: tuple[ExposurePlan, ...]) -> tuple[TilePlan, ...]:
         by_name = {item.exposure: item for item in exposures}

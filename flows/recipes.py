@@ -23,6 +23,7 @@ from tasks.archive.manifests import (
     read_exposure_summaries,
 )
 from tasks.archive.raw import RawKeys, raw_version
+from tasks.archive.raw_stacks import stack_keys, stack_version
 from tasks.archive.star_lists import StarLists
 from tasks.errors import ConfigError, MissingProductError
 from tasks.find_exposures import FindExposuresConfig
@@ -98,25 +99,41 @@ class TileRecipes:
     config
         Settings of every stage.
     raw
-        Where the star catalogue is.
+        Where star catalogue and external stacks are.
+    versions
+        Version of every raw file, if they are known; otherwise they are looked up one by one.
     """
 
-    def __init__(self, config: TileConfig, raw: DataStore) -> None:
+    def __init__(self, config: TileConfig, raw: DataStore, versions: Mapping[str, str] | None = None) -> None:
+        self._stack, self._raw, self._versions = config.external_stack, raw, versions
         self._code = _code(config) | {"headers": code_fingerprint("tasks.headers")}
         self._settings = _settings(config)
         catalog = config.star_catalog
         self._shared = {} if catalog is None else {f"star catalogue {catalog}": raw_version(raw, catalog)}
 
-    def of(self, exposures: Iterable[ExposureSummary]) -> Recipe:
+    def of(self, tile: TileId, exposures: Iterable[ExposureSummary]) -> Recipe:
         """Return what the products of a tile would be made by and from today.
 
         Parameters
         ----------
+        tile
+            The tile.
         exposures
             Those that may overlap it, as `flows.sky.Sky.near` finds them.
         """
         inputs = {f"exposure {item.exposure}": item.fingerprint for item in exposures}
-        return Recipe(code=self._code, settings=self._settings, inputs=inputs | self._shared)
+        stack = {f"external stack {key}": version for key, version in self._stack_files(tile) if version is not None}
+        return Recipe(code=self._code, settings=self._settings, inputs=inputs | stack | self._shared)
+
+    def missing(self, tile: TileId) -> tuple[str, ...]:
+        """Return the files of a tile's external stack that are not in the raw store."""
+        return tuple(key for key, version in self._stack_files(tile) if version is None)
+
+    def _stack_files(self, tile: TileId) -> Iterable[tuple[str, str | None]]:
+        """Return the files that an external stack of a tile has, with their versions."""
+        keys = () if self._stack is None else stack_keys(tile, self._stack.image, self._stack.weight)
+        for key in keys:
+            yield key, stack_version(self._raw, key) if self._versions is None else self._versions.get(key)
 
 
 def exposure_recipe(files: RawExposure | RawKeys, config: ExposureConfig, raw: DataStore) -> Recipe:
@@ -124,9 +141,9 @@ def exposure_recipe(files: RawExposure | RawKeys, config: ExposureConfig, raw: D
     return ExposureRecipes(config, raw).of(files)
 
 
-def tile_recipe(exposures: Sequence[ExposureProducts], config: TileConfig, raw: DataStore) -> Recipe:
+def tile_recipe(tile: TileId, exposures: Sequence[ExposureProducts], config: TileConfig, raw: DataStore) -> Recipe:
     """Return what the products of one tile would be made by and from today."""
-    return TileRecipes(config, raw).of([summarize_exposure(item) for item in exposures])
+    return TileRecipes(config, raw).of(tile, [summarize_exposure(item) for item in exposures])
 
 
 def read_near(

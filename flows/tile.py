@@ -11,6 +11,7 @@ from flows.artifacts import show_tile
 from flows.claim import claim
 from flows.config import TileConfig
 from flows.exposure import star_catalog
+from flows.external_stack import TileInputs, tile_inputs
 from flows.notifications import TELL
 from flows.outcome import TASK_RUNNER, refusal_kept, verify_products
 from flows.recipes import read_near, tile_recipe
@@ -21,6 +22,7 @@ from tasks.coadd import coadd_tile_task
 from tasks.detect import detect_tile_task
 from tasks.epochs import find_epochs_task
 from tasks.errors import DataError
+from tasks.external_stack import accept_stack_task
 from tasks.find_exposures import find_exposures_task
 from tasks.headers import merge_headers_task
 from tasks.mask import mask_tile_task
@@ -55,7 +57,7 @@ def process_tile(
     store
         Where the products are and go.
     raw
-        Where the star catalogue is; never written.
+        Where star catalogue and external stacks are; never written.
     runner
         Where the stages run.
     exposures
@@ -74,11 +76,12 @@ def process_tile(
     """
     with claim(store, f"tile-{tile}"), session(runner):
         near = read_near(store, tile, config.find_exposures, exposures)
-        recipe = tile_recipe(near, config, raw)
+        recipe = tile_recipe(tile, near, config, raw)
         with refusal_kept(store, tile, recipe):
             if not near:
                 raise DataError(f"No processed exposure overlaps tile {tile}; process the exposures around it first.")
-            products = _process(tile, near, config, store, raw).model_copy(update={"recipe": recipe})
+            inputs = tile_inputs(tile, near, config.external_stack, raw)
+            products = _process(tile, inputs, config, store, raw).model_copy(update={"recipe": recipe})
         verify_products(store, products.all_products(), f"tile {tile}")
         write_tile_products(store, products)
         report = write_tile_report_task(products, config.report, store)
@@ -86,15 +89,16 @@ def process_tile(
         return products
 
 
-def _process(
-    tile: TileId, exposures: Sequence[ExposureProducts], config: TileConfig, store: DataStore, raw: DataStore
-) -> TileProducts:
+def _process(tile: TileId, inputs: TileInputs, config: TileConfig, store: DataStore, raw: DataStore) -> TileProducts:
     """Run the stages of a tile."""
-    index = merge_headers_task(tile, [exposure.headers for exposure in exposures], config.find_exposures, store)
+    index = merge_headers_task(tile, [item.headers for item in inputs.exposures], config.find_exposures, store)
     overlap = find_exposures_task(tile, index, config.find_exposures, store)
-    ccds = _overlapping(exposures, read_document(store, overlap, TileExposures))
+    ccds = _overlapping(inputs.exposures, read_document(store, overlap, TileExposures))
     stars = star_catalog(raw, config.star_catalog, tile)
-    coadd = coadd_tile_task(tile, overlap, ccds, config.coadd, store)
+    if inputs.stack is not None and config.external_stack is not None:
+        coadd = accept_stack_task(overlap, inputs.stack, config.external_stack, store, raw)
+    else:
+        coadd = coadd_tile_task(tile, overlap, ccds, config.coadd, store)
     mask = mask_tile_task(coadd, stars, config.mask, store, raw)
     sources = detect_tile_task(coadd, mask, config.detect, store)
     epochs = find_epochs_task(sources, overlap, ccds, config.epochs, store)
@@ -117,6 +121,7 @@ def _process(
             "spread_model": spread.result(),
             "shapes": shapes,
         },
+        set_aside=inputs.set_aside,
     )
 
 

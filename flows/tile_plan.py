@@ -94,7 +94,11 @@ class TilePlanner:
             near = tuple(self._sky.near(tile))
         except DataError as error:
             return TilePlan(tile=tile, status="set_aside", reasons=(str(error),))
-        now = self._recipes.of(summary for name in near if (summary := self._sky.summary(name)) is not None)
+        now = self._recipes.of(tile, (summary for name in near if (summary := self._sky.summary(name)) is not None))
+        absent = self._recipes.missing(tile)
+        if absent and products is not None:
+            reason = f"processed; its external stack {', '.join(absent)} is not in the raw store any more"
+            return TilePlan(tile=tile, status="done", reasons=(reason,), exposures=near)
         recorded = products.recipe if products else refusal.recipe if refusal else None
         changes = self._changes(tile, recorded, now) if recorded else ()
         waits = self._pending(tile, near, recorded, now)
@@ -105,6 +109,8 @@ class TilePlanner:
         if not (found or waits or recorded or self._is_named(tile)):
             return None
         needed = self._config.tile.find_exposures.min_exposures
+        if absent:
+            waits.append(f"waits for its external stack: {', '.join(absent)} has not arrived in the raw store")
         if len(found) < needed:
             waits.append(f"{len(found) or 'none'} of the {needed} processed exposures that it needs overlap it")
         if waits:

@@ -8,7 +8,8 @@ from pydantic import Field, PositiveFloat
 
 from blocks.store import DataStore
 from tasks.archive import keys
-from tasks.archive.images import read_ccd_image, read_coadd
+from tasks.archive.coadds import read_coadd
+from tasks.archive.images import read_ccd_image
 from tasks.archive.planes import read_plane
 from tasks.archive.sources import write_sources
 from tasks.errors import NoGoodPixelsError

@@ -5,9 +5,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from blocks.store import DataStore
-from tasks.archive import keys
+from tasks.archive import coadds, keys
 from tasks.archive.external_tables import read_columns, read_text
-from tasks.archive.images import read_ccd_image, read_coadd
+from tasks.archive.images import read_ccd_image
 from tasks.archive.planes import read_plane, write_plane
 from tasks.errors import NoGoodPixelsError
 from tasks.products.config import StageConfig
@@ -143,7 +143,7 @@ def mask_tile_task(
     coadd: ProductRef, stars: ProductRef | None, config: MaskConfig, store: DataStore, raw: DataStore
 ) -> ProductRef:
     """Read a coadd and the star list of the raw store, make the lensing mask, store it."""
-    tile = read_coadd(store, coadd)
+    tile = coadds.read_coadd(store, coadd)
     mask = make_mask(tile, None, *_read_objects(raw, stars, config), tile.saturation, config)
     key, summary = keys.tile(tile.id, "mask.fits"), masking.masked_fractions(mask)
     return write_plane(store, key, mask, "MASK", subject=tile.id, summary=summary)

@@ -92,7 +92,9 @@ def _describe(path: str, value: object, settings: dict[str, Any], inputs: dict[s
     """Sort one argument into settings and inputs; references are found at any depth."""
     if isinstance(value, ProductRef):
         inputs[f"{path}:{value.key}"] = value.sha256
-    elif isinstance(value, (StageConfig, Identity)):
+    elif isinstance(value, StageConfig):
+        settings[path] = value.effective()
+    elif isinstance(value, Identity):
         settings[path] = value.model_dump(mode="json")
     elif isinstance(value, Fingerprinted):
         settings[path] = value.fingerprint()

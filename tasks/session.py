@@ -106,6 +106,11 @@ class Session:
         """The error that stopped this session or one around it; nothing is started after it."""
         return next((one._stopped_by for one in self._with_outer() if one._stopped_by), "")
 
+    @property
+    def runs_elsewhere(self) -> bool:
+        """Whether bodies run in other processes than this."""
+        return not isinstance(self.shared.workers, ThisThread)
+
     def tell(self, event: StageEvent) -> None:
         """Record one event here and in the sessions around, and pass it on to those who watch them."""
         if event.outcome is Outcome.FAILED:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from blocks.store import DataStore
 from tasks.archive import keys
-from tasks.archive.images import read_coadd
+from tasks.archive.coadds import read_coadd
 from tasks.archive.planes import read_plane
 from tasks.archive.sources import read_sources
 from tasks.archive.tables import read_table, write_table

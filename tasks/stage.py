@@ -38,6 +38,7 @@ from tasks.products.identity import Identity, ProductRef
 from tasks.records import Arguments, Parts, Record, reusable_product, wanted_record
 from tasks.session import Outcome, Session, StageEvent, current_session
 from tasks.workers.bodies import Executed, Job, LogLine
+from tasks.workers.live_log import LogFile, followed
 
 P = ParamSpec("P")
 
@@ -194,12 +195,14 @@ def _execute_somewhere(
     address = (body.__module__, body.__qualname__)
     logger = get_run_logger() if TaskRunContext.get() is not None else logging.getLogger(f"{LOGGER}.run")
     job = Job(wanted.stage, wanted.subject, store, logger.warning)
-    try:
-        done = current.execute(functools.partial(_execute, address, made, wanted, dict(arguments)), job)
-    except Exception as error:
-        _relay(logger, vars(error).pop(LOG_LINES, ()))
-        raise
-    _relay(logger, done.log)
+    with followed(lambda line: _relay(logger, [line]), elsewhere=current.runs_elsewhere) as follower:
+        file = follower.file if follower else None
+        try:
+            done = current.execute(functools.partial(_execute, address, made, wanted, dict(arguments), file), job)
+        except Exception as error:
+            _relay(logger, vars(error).pop(LOG_LINES, ())[follower.stop() if follower else 0 :])
+            raise
+        _relay(logger, done.log[follower.stop() if follower else 0 :])
     return done.product, done.seconds
 
 
@@ -213,18 +216,22 @@ def _input_pairs(inputs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 class _Collector(logging.Handler):
-    """Keeps what a body logs, each line with the stage and its subject."""
+    """Keeps what a body logs, each line with the stage and its subject, and leaves it in a file for the flow."""
 
-    def __init__(self, identity: str) -> None:
+    def __init__(self, identity: str, file: LogFile | None) -> None:
         super().__init__(logging.INFO)
-        self._identity = identity
+        self._identity, self._file = identity, file
         self.lines: list[LogLine] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(LogLine(record.levelno, f"{self._identity}: {record.getMessage()}"))
+        if self._file is not None:
+            self._file.append(self.lines[-1])
 
 
-def _execute(address: tuple[str, str], made: Provenance, wanted: Record, arguments: dict[str, Any]) -> Executed:
+def _execute(
+    address: tuple[str, str], made: Provenance, wanted: Record, arguments: dict[str, Any], log_file: LogFile | None
+) -> Executed:
     """Run a stage body, in this process or a worker; its log lines come back with the product.
 
     The record is written here too: what was made is then reused though its answer was lost on the way to the flow.
@@ -237,7 +244,7 @@ def _execute(address: tuple[str, str], made: Provenance, wanted: Record, argumen
             "start again, with the same version everywhere."
         )
     body = inspect.unwrap(task.fn)
-    logger, collector = logging.getLogger(LOGGER), _Collector(f"{made.stage} {wanted.subject}")
+    logger, collector = logging.getLogger(LOGGER), _Collector(f"{made.stage} {wanted.subject}", log_file)
     logger.addHandler(collector)
     started = time.monotonic()
     level, propagate = logger.level, logger.propagate

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from blocks.store import DataStore
 from tasks.archive import keys
-from tasks.archive.images import read_ccd_image, read_coadd
+from tasks.archive.coadds import read_coadd
+from tasks.archive.images import read_ccd_image
 from tasks.archive.meds import scratch_arrays, write_stamps
 from tasks.archive.planes import read_plane
 from tasks.archive.sources import read_sources
@@ -133,4 +134,6 @@ def cut_stamps_task(
     with scratch_arrays() as allocate:
         stamps = cut_stamps(*planes, *tables, readers, config, allocate=allocate)
         summary = stamps_summary(stamps, n_rows=len(tables[0]))
-        return write_stamps(store, keys.tile(TileId(coadd.subject), "stamps.fits"), stamps, summary=summary)
+        return write_stamps(
+            store, keys.tile(TileId(coadd.subject), "stamps.fits"), stamps, coadd_key=coadd.key, summary=summary
+        )

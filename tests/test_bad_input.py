@@ -20,8 +20,9 @@ from star_field import Products, process
 from test_split import CAMERA, CCD, EXPOSURE, SHAPE, ccd_header, mef, put, science, split
 
 from blocks.store import DataStore
+from tasks.archive.coadds import read_coadd, write_coadd
 from tasks.archive.fits_files import fits_bytes, put_bytes
-from tasks.archive.images import read_ccd_image, read_coadd, write_coadd
+from tasks.archive.images import read_ccd_image
 from tasks.archive.planes import write_plane
 from tasks.archive.raw import find_raw_exposure
 from tasks.archive.sources import read_sources
@@ -48,6 +49,7 @@ from tasks.merge import MergeConfig, export_parquet_task, merge_catalogs_task
 from tasks.products.columns import EPOCH_PSF, EPOCHS, SPREAD, SURVEY_CATALOG
 from tasks.products.dq import MaskFlag
 from tasks.products.identity import CcdId, CcdProducts, ExposureId, ProductRef, TileId
+from tasks.products.images import CoaddPlanes
 from tasks.psf_fit import PsfFitConfig, fit_psf_task
 from tasks.psf_interp import PsfInterpConfig, interpolate_psf_task
 from tasks.psf_validate import PsfValidateConfig, validate_psf_task
@@ -382,7 +384,7 @@ class Night:
 def as_ccd_products(field: Products) -> CcdProducts:
     psf = field.fit()
     return CcdProducts(
-        ccd=FIELD_CCD, image=field.image, dq=field.mask, mask=field.mask, sources=field.sources, stars=field.stars,
+        ccd=FIELD_CCD, image=field.image, dq=field.image, mask=field.mask, sources=field.sources, stars=field.stars,
         psf=psf, residuals=field.validate(psf),
     )  # fmt: skip
 
@@ -442,7 +444,7 @@ TILE_PRODUCTS: dict[str, tuple[str, str, str]] = {
     "index": ("merge_headers", "merged", r"headers\.sqlite \(\d+ bytes\) is not a WCS index: database disk image is"),
     "merged": ("find_exposures", "exposures", TILE_KEY + r"headers\.sqlite \(\d+ bytes\) is not a WCS index"),
     "exposures": ("coadd", "coadd", TILE_KEY + r"exposures\.json is not a valid TileExposures: Invalid JSON: EOF"),
-    "coadd": ("detect", "sources", TILE_KEY + r"coadd\.fits" + CUT.format("CTX")),
+    "coadd": ("detect", "sources", TILE_KEY + r"coadd\.fits" + CUT.format("INPUTS")),
     "mask": ("detect", "sources", TILE_KEY + r"mask\.fits" + CUT.format("MASK")),
     "sources": ("epochs", "epochs", TILE_KEY + r"sources\.fits" + CUT.format("RMS")),
     "epochs": ("psf_interp", "psf", TILE_KEY + r"epochs\.fits" + CUT.format("EPOCHS")),
@@ -480,7 +482,7 @@ def test_a_product_in_the_place_of_another_is_refused_by_the_hdu_that_it_lacks(n
 def test_a_ccd_in_the_place_of_a_coadd_is_refused_by_the_hdu_that_it_lacks(night: Night) -> None:
     image = night.ccd.image.model_copy(update={"subject": str(TILE)})
 
-    sentence = CCD_KEY + r"image\.fits has no HDU CTX; it has 0 PRIMARY, 1 SCI, 2 WHT, 3 DQ, in \d+ bytes\."
+    sentence = CCD_KEY + r"image\.fits has no HDU INPUTS; it has 0 PRIMARY, 1 SCI, 2 WHT, 3 DQ, in \d+ bytes\."
     with refused(night.store, "detect", TILE, BadFileError, sentence):
         night.tile("sources", coadd=image)
 
@@ -542,9 +544,8 @@ def test_a_wholly_masked_coadd_has_no_sources(night: Night) -> None:
 
 def test_a_coadd_without_data_is_refused_by_its_mask(night: Night) -> None:
     coadd = read_coadd(night.store, night.refs["coadd"])
-    empty = write_coadd(
-        night.store, "empty.fits", replace(coadd, sci=np.zeros_like(coadd.sci), weight=np.zeros_like(coadd.weight))
-    )
+    nothing = CoaddPlanes(np.zeros_like(coadd.sci), np.zeros_like(coadd.weight))
+    empty = write_coadd(night.store, "empty.fits", replace(coadd, planes=nothing))
 
     sentence = r"6172\.7200 has no data in 100\.0% of its pixels; at most 75% may be missing"
     with refused(night.store, "mask", TILE, NoGoodPixelsError, sentence):

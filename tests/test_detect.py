@@ -7,7 +7,8 @@ from test_mask import SHAPE, ccd, coadd  # noqa: F401 (fixtures)
 
 from tasks.archive import keys
 from tasks.archive.fits_files import get_hdu, open_fits
-from tasks.archive.images import write_ccd_image, write_coadd
+from tasks.archive.coadds import write_coadd
+from tasks.archive.images import write_ccd_image
 from tasks.archive.planes import write_plane
 from tasks.archive.sources import read_sources
 from tasks.detect import DetectConfig, detect_ccd_task, detect_tile_task, make_source_list

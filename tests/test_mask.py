@@ -9,14 +9,15 @@ from astropy.table import Table
 from astropy.wcs import WCS
 from pydantic import ValidationError
 
-from tasks.archive.images import write_ccd_image, write_coadd
+from tasks.archive.coadds import write_coadd
+from tasks.archive.images import write_ccd_image
 from tasks.archive.planes import read_plane, write_plane
 from tasks.archive.raw import raw_file
 from tasks.errors import BadFileError, MissingProductError, NoGoodPixelsError
 from tasks.mask import MaskConfig, make_mask, mask_ccd_task, mask_tile_task
 from tasks.products.dq import DQFlag, MaskFlag
 from tasks.products.identity import CcdId, TileId
-from tasks.products.images import CcdImage, Coadd, Photometry, Window
+from tasks.products.images import CcdImage, Coadd, CoaddMetadata, CoaddPlanes, Photometry, Window
 from tasks.science.masking import DeepSkyObjects
 from tasks.science.starlists import make_star_list
 
@@ -53,13 +54,12 @@ def ccd():
 def coadd():
     return Coadd(
         id=TileId("210.296"),
-        sci=np.random.default_rng(2).normal(0, 1, SHAPE).astype(np.float32),
-        weight=np.ones(SHAPE, np.float32),
-        context=np.ones((1, *SHAPE), np.int32),
+        planes=CoaddPlanes(
+            sci=np.random.default_rng(2).normal(0, 1, SHAPE).astype(np.float32),
+            weight=np.ones(SHAPE, np.float32),
+        ),
         wcs=tan(),
-        inputs=(CcdId(exposure="2113737", ccd=3),),
-        saturation=5000.0,
-        gain=4.0,
+        metadata=CoaddMetadata(saturation=5000.0, gain=4.0),
     )
 
 

@@ -8,14 +8,14 @@ from filled_tables import filled
 from pydantic import ValidationError
 
 from blocks.store import DataStore
-from tasks.archive.images import write_coadd
+from tasks.archive.coadds import write_coadd
 from tasks.archive.planes import write_plane
 from tasks.archive.sources import write_sources
 from tasks.archive.tables import read_table, write_table
 from tasks.products.columns import EPOCH_PSF, SOURCES, SPREAD
 from tasks.products.dq import MaskFlag
-from tasks.products.identity import CcdId, TileId
-from tasks.products.images import Coadd
+from tasks.products.identity import TileId
+from tasks.products.images import Coadd, CoaddMetadata, CoaddPlanes
 from tasks.products.psf import SpreadFlag
 from tasks.products.sources import SourceList
 from tasks.science.coadd_psf import mean_psf_size
@@ -45,9 +45,8 @@ def make_tile() -> tuple[Coadd, np.ndarray, SourceList]:
     mask[:100] |= int(MaskFlag.HALO)
     image[:, 63] = 1e4
     coadd = Coadd(
-        id=TileId("210.296"), sci=image.astype(np.float32), weight=np.full(image.shape, 4.0, np.float32),
-        context=np.ones((1, SIZE, SIZE), np.int32), wcs=tile_wcs(210.0, 54.0, size_px=SIZE, pixel_scale_arcsec=SCALE),
-        inputs=(CcdId(exposure="2113737", ccd=10),), saturation=1e5, gain=1.0,
+        TileId("210.296"), CoaddPlanes(image.astype(np.float32), np.full(image.shape, 4.0, np.float32)),
+        tile_wcs(210.0, 54.0, size_px=SIZE, pixel_scale_arcsec=SCALE), CoaddMetadata(saturation=1e5, gain=1.0),
     )  # fmt: skip
     y, x = np.mgrid[:SIZE, :SIZE]
     distance = np.hypot(x[..., None] - POSITIONS[:, 0], y[..., None] - POSITIONS[:, 1])

@@ -194,6 +194,20 @@ def test_log_lines_carry_stage_and_subject_and_leave_logging_as_it_was(
     assert logger.level == logging.NOTSET
 
 
+def test_what_a_worker_logs_is_in_the_log_while_it_still_works_and_only_once(
+    store: DataStore, pool: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "shearline.run"), ThreadPoolExecutor(1) as threads:
+        body = threads.submit(copy_context().run, write_task.fn, CCD, WriteConfig(wait_s=2), store)
+        while not caplog.messages and not body.done():
+            time.sleep(0.02)
+        still_works, early = not body.done(), list(caplog.messages)
+        body.result()
+
+    assert (still_works, early) == (True, ["write 2113737-1: writing 2113737-1"])
+    assert caplog.messages == early
+
+
 @flow(task_runner=ThreadPoolTaskRunner(max_workers=8))
 def write_and_copy(config: WriteConfig, store: DataStore) -> list[tuple[State, State]]:
     pairs = []

@@ -9,7 +9,8 @@ from astropy.wcs import WCS
 from filled_tables import filled
 from pydantic import ValidationError
 
-from tasks.archive.images import write_ccd_image, write_coadd
+from tasks.archive.coadds import write_coadd
+from tasks.archive.images import write_ccd_image
 from tasks.archive.meds import read_stamps
 from tasks.archive.planes import write_plane
 from tasks.archive.sources import write_sources
@@ -18,7 +19,7 @@ from tasks.errors import DataError
 from tasks.products.columns import EPOCH_PSF, EPOCHS, SOURCES
 from tasks.products.dq import MaskFlag
 from tasks.products.identity import CcdId, CcdProducts, TileId
-from tasks.products.images import CcdImage, Coadd, Photometry, Window
+from tasks.products.images import CcdImage, Coadd, CoaddMetadata, CoaddPlanes, Photometry, Window
 from tasks.products.sources import SourceList
 from tasks.science.background import mesh_edges
 from tasks.science.geometry import local_jacobian, pixel_to_sky, sky_to_pixel, tile_wcs
@@ -69,7 +70,7 @@ def tile():
     mesh = np.zeros((2, 2))
     sources = SourceList("210.296", table, seg, mesh, mesh, 100, TILE_VARIANCE_SCALE, 30.0)
     sci = (1000.0 + rows + 0.01 * cols).astype(np.float32)
-    coadd = Coadd(TILE, sci, np.full(TILE_SHAPE, 8, np.float32), np.ones((1, *TILE_SHAPE), np.int32), wcs, (), 1e6, 1.0)
+    coadd = Coadd(TILE, CoaddPlanes(sci, np.full(TILE_SHAPE, 8, np.float32)), wcs, CoaddMetadata(1e6, 1.0))
     return coadd, mask, sources
 
 

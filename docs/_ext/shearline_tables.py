@@ -168,6 +168,7 @@ class AloneTable(TableDirective):
             takes.INSTRUMENT: "`--survey`",
             takes.TITLE: "`--survey`",
             takes.RAW_EXPOSURE: "the raw store",
+            takes.RAW_STACK: "the raw store",
         }
         told = [words[kind] for kind in body.arguments.values() if kind in words]
         store = ["the products around, in the store"] if body.reads_store else []

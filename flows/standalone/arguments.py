@@ -24,9 +24,11 @@ from tasks.archive.manifests import (
     read_tile_products,
 )
 from tasks.archive.raw import find_raw_exposure
+from tasks.archive.raw_stacks import find_raw_stack
 from tasks.errors import ConfigError
+from tasks.external_stack import ExternalStackConfig
 from tasks.products.config import StageConfig
-from tasks.products.identity import CcdId, CcdProducts, ExposureId, ProductRef, TileId
+from tasks.products.identity import CcdId, CcdProducts, ExposureId, ProductRef, RawStack, TileId
 from tasks.products.wcs_index import TileExposures
 
 Names = Mapping[str, str]
@@ -37,6 +39,7 @@ NAMES: Mapping[Takes, str] = {
     Takes.TILE_PRODUCTS: "tile",
     Takes.EXPOSURE_PRODUCTS: "exposure",
     Takes.RAW_EXPOSURE: "exposure",
+    Takes.RAW_STACK: "tile",
 }
 """Options that name what a stage is about."""
 
@@ -53,6 +56,8 @@ class Surroundings:
     """Where the products around are; none if the files lie anywhere else."""
     raw: DataStore | None
     survey: SurveyConfig | None
+    config: StageConfig | None = None
+    """Settings of the stage."""
 
     def require_store(self) -> DataStore:
         """Return the store, or say that it is needed."""
@@ -166,6 +171,7 @@ def fill(
             ExposureId(name_of(CcdId, "ccd", around, given).exposure),
             around.require_survey("the description of the camera").exposure.instrument,
         ),
+        Takes.RAW_STACK: lambda: _stack(around, given),
         Takes.INSTRUMENT: lambda: around.require_survey("the description of the camera").exposure.instrument,
         Takes.CACHE: lambda: _cache(around),
         Takes.TITLE: lambda: around.require_survey("the name of the survey").name,
@@ -187,6 +193,14 @@ def _ccds(around: Surroundings, files: Sequence[InputFile]) -> list[CcdProducts]
     )
     wanted = {record.ccd for record in listed.ccds}
     return [ccd for name in listed.exposures for ccd in read_exposure_products(store, name).ccds if ccd.ccd in wanted]
+
+
+def _stack(around: Surroundings, files: Sequence[InputFile]) -> RawStack:
+    """Return the stack of a tile, where the settings of the stage say that it is."""
+    config = around.config
+    if not isinstance(config, ExternalStackConfig):
+        raise TypeError(f"{around.stage} takes a stack, and its settings do not say where it is")
+    return find_raw_stack(around.require_raw(), name_of(TileId, "tile", around, files), config.image, config.weight)
 
 
 def _cache(around: Surroundings) -> object:

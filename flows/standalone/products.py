@@ -165,12 +165,14 @@ class ProductRun:
 
     def _arguments(self, target: DataStore) -> dict[str, Any]:
         body = self._body
-        around = Surroundings(self._stage, self._options, self._given.names, self._store, self._raw, self._survey)
+        config = validated(body.config, self._given.settings, base=base_settings(body, self._survey))
+        around = Surroundings(
+            self._stage, self._options, self._given.names, self._store, self._raw, self._survey, config
+        )
         filled = dict(fill(body, around, self._files))
         if self._to_file and self._store is not None:
             for ref in references_in([filled[name] for name in body.named(*FROM_STORE)]):
                 self._workspace.take_product(ref, self._store)
-        config = validated(body.config, self._given.settings, base=base_settings(body, self._survey))
         return {name: self._argument(name, filled, config, target) for name in body.arguments}
 
     def _argument(self, name: str, filled: dict[str, Any], config: object, target: DataStore) -> object:

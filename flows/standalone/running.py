@@ -139,6 +139,7 @@ def identity_names(bodies: Sequence[StageBody]) -> list[str]:
         Takes.TILE: "tile",
         Takes.TILE_PRODUCTS: "tile",
         Takes.CCD_PRODUCTS: "tile",
+        Takes.RAW_STACK: "tile",
         Takes.EXPOSURE: "exposure",
         Takes.EXPOSURE_PRODUCTS: "exposure",
         Takes.CCD: "ccd",

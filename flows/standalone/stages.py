@@ -20,6 +20,7 @@ from tasks.products.identity import (
     ExposureProducts,
     ProductRef,
     RawExposure,
+    RawStack,
     SetAside,
     TileId,
     TileProducts,
@@ -65,6 +66,11 @@ STAGES: Mapping[str, StageEntry] = {
             "find_exposures", "List the CCDs that overlap a tile.", ("tasks.find_exposures:find_exposures_task",)
         ),
         StageEntry("coadd", "Coadd the CCDs of a tile.", ("tasks.coadd:coadd_tile_task",)),
+        StageEntry(
+            "external_stack",
+            "Take the image of a tile that was stacked elsewhere.",
+            ("tasks.external_stack:accept_stack_task",),
+        ),
         StageEntry("epochs", "Find which CCD saw which source.", ("tasks.epochs:find_epochs_task",)),
         StageEntry("psf_interp", "Evaluate the PSF at every epoch.", ("tasks.psf_interp:interpolate_psf_task",)),
         StageEntry("stamps", "Cut the stamps of every epoch.", ("tasks.stamps:cut_stamps_task",)),
@@ -108,6 +114,7 @@ class Takes(Enum):
     ALL_TILES = "what the store has of every tile"
     SET_ASIDE = "what a run went on without"
     RAW_EXPOSURE = "the raw files of an exposure"
+    RAW_STACK = "the stack of a tile in the raw store"
     INSTRUMENT = "the camera"
     CACHE = "a cache of reference files"
     TITLE = "the name of the survey"
@@ -132,6 +139,7 @@ SINGLE: Mapping[Any, Takes] = {
     ExposureProducts: Takes.EXPOSURE_PRODUCTS,
     TileProducts: Takes.TILE_PRODUCTS,
     RawExposure: Takes.RAW_EXPOSURE,
+    RawStack: Takes.RAW_STACK,
     Instrument: Takes.INSTRUMENT,
     str: Takes.TITLE,
 }

@@ -131,12 +131,17 @@ def put_fits(
     header
         Further cards of the primary header.
     """
+    return put_bytes(store, key, fits_bytes([primary_hdu(subject, header), *hdus]), subject=subject, summary=summary)
+
+
+def primary_hdu(subject: object, header: fits.Header | None = None) -> fits.PrimaryHDU:
+    """Return the primary HDU of a product: what it is about, further cards, and the provenance."""
     primary = fits.PrimaryHDU()
     primary.header["OBJECTID"] = (str(subject), "exposure-CCD, exposure or tile")
     if header is not None:
         primary.header.extend(header.cards, strip=True, unique=True)
     primary.header.extend(provenance_cards().cards, unique=True)
-    return put_bytes(store, key, fits_bytes([primary, *hdus]), subject=subject, summary=summary)
+    return primary
 
 
 def put_bytes(

@@ -1,4 +1,4 @@
-"""CCD images and coadded tiles to multi-extension FITS files and back."""
+"""CCD images to multi-extension FITS files and back."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from blocks.store import DataStore
 from tasks.archive.fits_files import get_hdu, image_hdu, open_fits, put_fits
 from tasks.archive.fits_wcs import read_wcs
 from tasks.errors import BadFileError, MissingKeywordError
-from tasks.products.identity import CcdId, ProductRef, SummaryValue, TileId
-from tasks.products.images import ZERO_POINT, CcdImage, Coadd, Photometry, Window
+from tasks.products.identity import CcdId, ProductRef, SummaryValue
+from tasks.products.images import ZERO_POINT, CcdImage, Photometry, Window
 
 # cards that describe the bytes of the raw file, not the sky or the detector
 STRUCTURAL = re.compile(
@@ -122,40 +122,3 @@ def _photometry(header: fits.Header) -> Photometry:
         mjd=float(header["MJD-OBS"]),
         band=str(header["FILTER"]),
     )
-
-
-def write_coadd(store: DataStore, key: str, coadd: Coadd, summary: dict[str, SummaryValue] | None = None) -> ProductRef:
-    """Publish a coadded tile as SCI, WHT and CTX extensions, with one HISTORY card per input."""
-    header = coadd.wcs.to_header()
-    header["PHOTZP"] = (ZERO_POINT, "[mag] zero point of the pixel values")
-    header["SATURATE"] = (coadd.saturation, "saturation level of the lowest input")
-    header["GAIN"] = (coadd.gain, "electrons per unit of the pixel values")
-    for ccd in coadd.inputs:
-        header.add_history(f"input CCD {ccd.exposure} {ccd.ccd}")
-    hdus = [image_hdu(coadd.sci, "SCI", header), image_hdu(coadd.weight, "WHT"), image_hdu(coadd.context, "CTX")]
-    return put_fits(store, key, hdus, subject=coadd.id, summary=summary)
-
-
-def read_coadd(store: DataStore, ref: ProductRef) -> Coadd:
-    """Return a coadded tile.
-
-    Raises
-    ------
-    MissingProductError
-        If the product is not in the store.
-    BadFileError
-        If the file is truncated or not a coadd.
-    """
-    with open_fits(store, ref) as hdus:
-        sci, context = get_hdu(hdus, "SCI", ref), get_hdu(hdus, "CTX", ref)
-        inputs = [line.split() for line in sci.header.get("HISTORY", []) if line.startswith("input CCD ")]
-        return Coadd(
-            id=TileId(hdus[0].header["OBJECTID"]),
-            sci=np.asarray(sci.data).astype(np.float32),
-            weight=np.asarray(get_hdu(hdus, "WHT", ref).data).astype(np.float32),
-            context=np.asarray(context.data).astype(np.int32),
-            wcs=read_wcs(sci.header),
-            inputs=tuple(CcdId(exposure=words[2], ccd=int(words[3])) for words in inputs),
-            saturation=float(sci.header["SATURATE"]),
-            gain=float(sci.header["GAIN"]),
-        )

@@ -39,7 +39,12 @@ COMPRESSED_PLANES = (("seg", "seg_cutouts"), ("bmask", "bmask_cutouts"))
 
 
 def write_stamps(
-    store: DataStore, key: str, stamps: MultiEpochStamps, *, summary: dict[str, SummaryValue] | None = None
+    store: DataStore,
+    key: str,
+    stamps: MultiEpochStamps,
+    *,
+    coadd_key: str | None = None,
+    summary: dict[str, SummaryValue] | None = None,
 ) -> ProductRef:
     """Publish the stamps of a tile as a MEDS file; the same stamps always give the same bytes.
 
@@ -49,13 +54,15 @@ def write_stamps(
         Where to.
     stamps
         Stamps of at least one source.
+    coadd_key
+        Where the image of the tile is; by default where the stage coadd puts it.
     summary
         Numbers for tables and reports.
     """
     hdus: list[fits.hdu.base._BaseHDU] = [
         _primary(stamps.tile),
         fits.BinTableHDU(_object_data(stamps), name="object_data"),
-        fits.BinTableHDU(_image_info(stamps), name="image_info"),
+        fits.BinTableHDU(_image_info(stamps, coadd_key), name="image_info"),
         fits.BinTableHDU(_metadata(stamps), name="metadata"),
     ]
     hdus += [fits.ImageHDU(np.ravel(getattr(stamps, name)), name=extension) for name, extension in PLANES]
@@ -131,9 +138,11 @@ def _cells(first: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int6
     return source, np.arange(int(first[-1])) - first[source]
 
 
-def _image_info(stamps: MultiEpochStamps) -> NDArray[np.void]:
+def _image_info(stamps: MultiEpochStamps, coadd_key: str | None) -> NDArray[np.void]:
     """Return the MEDS table of images: names are image_id, places in the store are the paths."""
     paths = [_paths(name, is_coadd=index == 0) for index, name in enumerate(stamps.images)]
+    if coadd_key is not None:
+        paths[0] |= {"image": coadd_key, "weight": coadd_key}
     length = max(len(path) for row in paths for path in row.values())
     path_columns = [
         column

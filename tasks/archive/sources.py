@@ -12,7 +12,7 @@ from tasks.archive.tables import table_from_hdu, table_hdu
 from tasks.errors import BadFileError
 from tasks.products.columns import SOURCES
 from tasks.products.identity import ProductRef, SummaryValue
-from tasks.products.sources import SourceList
+from tasks.products.sources import MeasuredSky, SourceList
 
 
 def write_sources(
@@ -45,20 +45,42 @@ def read_sources(store: DataStore, ref: ProductRef) -> SourceList:
     """
     with open_fits(store, ref) as hdus:
         hdu = get_hdu(hdus, SOURCES.name, ref)
-        try:
-            scale, box_px, zero_point = (hdu.header[keyword] for keyword in ("VARSCALE", "BACKSIZE", "MAGZP"))
-        except KeyError as error:
-            raise BadFileError(f"{ref.key} is not a source list: {error}") from error
+        scale, box_px, zero_point = _settings(hdu, ref)
         return SourceList(
             subject=str(hdus[0].header["OBJECTID"]),
             table=_with_vectors(table_from_hdu(hdu, SOURCES, ref)),
             segmentation=np.asarray(get_hdu(hdus, "SEG", ref).data).astype(np.int32),
             background_mesh=np.asarray(get_hdu(hdus, "BACKGROUND", ref).data).astype(np.float64),
             rms_mesh=np.asarray(get_hdu(hdus, "RMS", ref).data).astype(np.float64),
-            box_px=int(box_px),
-            variance_scale=float(scale),
-            zero_point=float(zero_point),
+            box_px=box_px,
+            variance_scale=scale,
+            zero_point=zero_point,
         )
+
+
+def read_sky(store: DataStore, ref: ProductRef) -> MeasuredSky:
+    """Return background and noise of a source list; its table and maps are not read.
+
+    Raises
+    ------
+    MissingProductError
+        If the product is not in the store.
+    BadFileError
+        If the file is truncated or not a source list.
+    """
+    with open_fits(store, ref) as hdus:
+        scale, box_px, _ = _settings(get_hdu(hdus, SOURCES.name, ref), ref)
+        mesh = np.asarray(get_hdu(hdus, "BACKGROUND", ref).data).astype(np.float64)
+        return MeasuredSky(mesh, box_px, scale)
+
+
+def _settings(hdu: fits.BinTableHDU, ref: ProductRef) -> tuple[float, int, float]:
+    """Return variance scale, box size and zero point."""
+    try:
+        scale, box_px, zero_point = (hdu.header[keyword] for keyword in ("VARSCALE", "BACKSIZE", "MAGZP"))
+    except KeyError as error:
+        raise BadFileError(f"{ref.key} is not a source list: {error}") from error
+    return float(scale), int(box_px), float(zero_point)
 
 
 def _with_vectors(table: Table) -> Table:

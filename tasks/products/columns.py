@@ -194,6 +194,27 @@ SPREAD = TableSchema(
     ),
 )
 
+# --- INPUTS -----------------------------------------------------------------------------------------------------------
+COADD_INPUTS = TableSchema(
+    "INPUTS",
+    "The CCDs that a coadd was made of, one row each in the order of the context bits; NaN where a value is not known.",
+    (
+        Column("exposure", "U64", "", "Name of the exposure"),
+        Column("ccd", "i4", "", "Number of the CCD, from 0"),
+        Column("band", "U32", "", "Name of the filter"),
+        Column("mjd", "f8", "d", "Start of the exposure, modified Julian date", "MJD-OBS"),
+        Column("exposure_time", "f8", "s", "Exposure time", "EXPTIME"),
+        Column("zero_point", "f8", "mag", "Zero point of the CCD", "PHOTZP"),
+        Column("gain", "f8", "electron/adu", "Gain of the CCD"),
+        Column("read_noise", "f8", "electron", "Read noise of the CCD", "RDNOISE"),
+        Column("saturation", "f8", "adu", "Saturation level of the CCD", "SATURATE"),
+        Column("n_pixels", "i8", "", "Pixels of the coadd to which the CCD contributed; 0 if not known"),
+        Column("weight", "f8", "", "Sum over the coadd of the inverse variance that the CCD brought"),
+        Column("fwhm", "f8", "arcsec", "Full width at half maximum of the PSF in the middle of the CCD"),
+        Column("n_outliers", "i8", "", "Pixels of the CCD that were left out as outliers"),
+    ),
+)
+
 # --- EPOCHS -----------------------------------------------------------------------------------------------------------
 EPOCHS = TableSchema(
     "EPOCHS",
@@ -346,6 +367,7 @@ SCHEMAS = MappingProxyType(
             SOURCES,
             STARS,
             PSF_RESIDUALS,
+            COADD_INPUTS,
             EPOCHS,
             EPOCH_PSF,
             SPREAD,

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -22,13 +22,20 @@ class StageConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    """Settings that say how a stage works, not what it makes, such as a number of threads: no key depends on them."""
+
+    def effective(self) -> dict[str, Any]:
+        """Return the resolved settings that a product depends on, in the types of JSON."""
+        return self.model_dump(mode="json", exclude=set(self.without_effect))
+
     def fingerprint(self) -> str:
-        """Checksum of the resolved settings, for cache keys and provenance.
+        """Checksum of the resolved settings that a product depends on, for cache keys and provenance.
 
         Returns
         -------
         str
             First 16 hexadecimal digits of the SHA-256 of the settings as canonical JSON.
         """
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.effective(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

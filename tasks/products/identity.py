@@ -139,6 +139,21 @@ class RawExposure(BaseModel):
     """Flag file with the same extensions; the instrument description gives the meaning of the bits."""
 
 
+class RawStack(BaseModel):
+    """The image of a tile that was stacked elsewhere, in the raw store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    tile: TileId
+    """Name of the tile."""
+
+    image: ProductRef
+    """Its image: a FITS file, tile-compressed or not."""
+
+    weight: ProductRef | None = None
+    """Its weight, an image of the same shape; none gives every pixel with a value the same weight."""
+
+
 class CcdProducts(BaseModel):
     """What the exposure flow leaves of one CCD, as the tile flow needs it."""
 

@@ -10,6 +10,23 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
+class MeasuredSky:
+    """Background and noise of a CCD or tile, as detection measured them."""
+
+    mesh: NDArray[np.float64]
+    """Background in the boxes of the mesh, in units of the image."""
+    box_px: int
+    """Size of a box of the mesh in pixels."""
+    variance_scale: float
+    """Factor between weights and noise: the variance of a pixel is ``variance_scale / weight``."""
+
+    @property
+    def level(self) -> float:
+        """Median of the background."""
+        return float(np.median(self.mesh))
+
+
+@dataclass(frozen=True)
 class SourceList:
     """Sources of one CCD or tile, their segmentation map and the background that was subtracted.
 
@@ -33,3 +50,8 @@ class SourceList:
     """Factor between weights and noise: the variance of a pixel is ``variance_scale / weight``."""
     zero_point: float
     """Zero point of the magnitudes in the table."""
+
+    @property
+    def sky(self) -> MeasuredSky:
+        """Background and noise without the sources."""
+        return MeasuredSky(self.background_mesh, self.box_px, self.variance_scale)

@@ -90,7 +90,9 @@ def measure_background(
     return BackgroundMesh(_smooth(_fill(level), filter_boxes), _smooth(_fill(rms), filter_boxes), box_px)
 
 
-def expand_mesh(mesh: NDArray[np.float64], shape: tuple[int, int], box_px: int) -> NDArray[np.float32]:
+def expand_mesh(
+    mesh: NDArray[np.float64], shape: tuple[int, int], box_px: int, rows: slice = slice(None)
+) -> NDArray[np.float32]:
     """Return the map of a mesh: a natural bicubic spline through the box centres, continued linearly to the edges.
 
     Parameters
@@ -101,22 +103,25 @@ def expand_mesh(mesh: NDArray[np.float64], shape: tuple[int, int], box_px: int) 
         Shape (ny, nx) of the image.
     box_px
         Nominal size of a box in pixels.
+    rows
+        Which rows of the map to return; all by default.
 
     Returns
     -------
     ndarray of float32
-        Shape (ny, nx); the same bits for the same arguments.
+        Shape (ny, nx), or that of the rows; the same bits for the same arguments, and for some rows as for all.
 
     Raises
     ------
     ValueError
         If the mesh does not belong to this shape and box.
     """
-    rows, columns = mesh_edges(shape[0], box_px), mesh_edges(shape[1], box_px)
-    if mesh.shape != (rows.size - 1, columns.size - 1):
+    along_y, along_x = mesh_edges(shape[0], box_px), mesh_edges(shape[1], box_px)
+    if mesh.shape != (along_y.size - 1, along_x.size - 1):
         raise ValueError(f"a mesh of {mesh.shape} boxes of {box_px} px does not belong to an image of shape {shape}")
     values = np.ascontiguousarray(mesh, dtype=np.float64)
-    return np.asarray(_outer_spline(_spline_weights(rows), values, _spline_weights(columns)))
+    row_weights = np.ascontiguousarray(_spline_weights(along_y)[:, rows])
+    return np.asarray(_outer_spline(row_weights, values, _spline_weights(along_x)))
 
 
 def measure_variance_scale(mesh: BackgroundMesh, weight: NDArray[np.float32], bad: NDArray[np.bool_]) -> float:

@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -10,13 +8,11 @@ from tasks.archive.images import (
     format_section,
     parse_section,
     read_ccd_image,
-    read_coadd,
     write_ccd_image,
-    write_coadd,
 )
 from tasks.errors import BadFileError, MissingKeywordError
-from tasks.products.identity import CcdId, TileId
-from tasks.products.images import CcdImage, Coadd, Photometry, Window
+from tasks.products.identity import CcdId
+from tasks.products.images import CcdImage, Photometry, Window
 
 SHAPE = (30, 40)
 
@@ -69,31 +65,6 @@ def test_a_ccd_image_read_and_written_again_is_the_same_file(store: DataStore, i
 
 def test_the_flux_scale_follows_the_zero_point(image: CcdImage) -> None:
     assert image.photometry.flux_scale == pytest.approx(10 ** (0.4 * 3.5))
-
-
-def test_a_coadd_comes_back_as_it_was(store: DataStore) -> None:
-    header = tpv_header()
-    header.update({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"})
-    for key in list(header["PV*"]):
-        del header[key]
-    inputs = tuple(CcdId(exposure=name, ccd=ccd) for name, ccd in (("a1", 3), ("b2", 0)))
-    coadd = Coadd(
-        id=TileId("210.296"),
-        sci=np.full(SHAPE, 0.5, np.float32),
-        weight=np.ones(SHAPE, np.float32),
-        context=np.full((2, *SHAPE), -(2**31), np.int32),
-        wcs=WCS(header),
-        inputs=inputs,
-        saturation=1e5,
-        gain=7.5,
-    )
-
-    back = read_coadd(store, write_coadd(store, "x.fits", coadd))
-
-    for field in dataclasses.fields(Coadd):
-        if field.name != "wcs":
-            assert np.array_equal(getattr(back, field.name), getattr(coadd, field.name)), field.name
-    assert np.allclose(back.wcs.all_pix2world(3, 4, 0), coadd.wcs.all_pix2world(3, 4, 0), rtol=0, atol=1e-12)
 
 
 def test_a_file_that_is_not_a_ccd_image_has_a_sentence(store: DataStore, image: CcdImage) -> None:

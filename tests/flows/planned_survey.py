@@ -87,7 +87,7 @@ def put_tile(
     tile = TileId(name)
     stored = store.put_bytes(keys.tile(tile, "catalog.fits"), b"catalogue")
     ref = ProductRef(key=stored.key, sha256=stored.sha256, size=stored.size, subject=name)
-    recipe = tile_recipe(exposures, config.tile, raw)
+    recipe = tile_recipe(tile, exposures, config.tile, raw)
     products = TileProducts(tile=tile, catalog=ref, products={"coadd": ref}, recipe=recipe)
     write_tile_products(store, products)
     return products

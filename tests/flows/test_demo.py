@@ -13,13 +13,16 @@ from flows.demo import DemoSummary, run_demo
 from flows.exposure import process_exposure
 from flows.survey import SurveyProducts, process_survey
 from flows.tile import process_tile
+from tasks.archive.coadds import read_coadd
 from tasks.archive.fits_files import fits_bytes
+from tasks.archive.fits_wcs import wcs_to_header
 from tasks.archive.images import descriptive_header
 from tasks.archive.manifests import list_processed_exposures, read_exposure_products, read_tile_products
 from tasks.archive.raw import list_exposures
 from tasks.archive.tables import read_table
 from tasks.errors import ConfigError, DataError, UnknownExposureError
-from tasks.products.columns import SURVEY_CATALOG
+from tasks.external_stack import ExternalStackConfig
+from tasks.products.columns import CATALOG, SURVEY_CATALOG
 from tasks.products.identity import ExposureId, TileId
 from tasks.products.recipe import Recipe
 from tasks.runner import Runner
@@ -163,6 +166,41 @@ def test_what_flows_leave_can_be_found_again(first: tuple[Path, Run]) -> None:
     assert names == [exposure.exposure for exposure in products.exposures]
     assert [read_exposure_products(store, name) for name in names] == list(products.exposures)
     assert read_tile_products(store, products.tiles[0].tile) == products.tiles[0]
+
+
+def put_stack(first: tuple[Path, Run], root: Path) -> tuple[DataStore, DataStore, TileId]:
+    """Copy a survey, and put the image of its tile beside the raw files as if it had been stacked elsewhere."""
+    shutil.copytree(first[0] / "store", root / "store")
+    products = first[1][0].tiles[0]
+    store, raw = store_of(root), store_of(root, "raw")
+    coadd = read_coadd(store, products.products["coadd"])
+    header = wcs_to_header(coadd.wcs)
+    header["PHOTZP"], header["SATURATE"], header["GAIN"] = 27.5, coadd.saturation / 10, coadd.gain * 10
+    for name in ("2113700", "2113701", "2113999"):
+        header.add_history(f"input image {name}p.fits 2 extension(s)")
+    raw.put_bytes(f"{products.tile}.fits", fits_bytes([fits.PrimaryHDU(coadd.sci / 10, header)]))
+    raw.put_bytes(f"{products.tile}.weight.fits", fits_bytes([fits.PrimaryHDU(coadd.weight)]))
+    return store, raw, products.tile
+
+
+def test_a_stack_made_elsewhere_takes_the_place_of_the_coadd(
+    first: tuple[Path, Run], config: SurveyConfig, tmp_path: Path
+) -> None:
+    store, raw, tile = put_stack(first, tmp_path)
+    stacks = ExternalStackConfig(image="{tile}.fits", weight="{tile}.weight.fits")
+    with session(2) as current:
+        products = process_tile(tile, config.tile.model_copy(update={"external_stack": stacks}), store, raw)
+    run_stages = [event.stage for event in current.events if event.outcome is Outcome.RUN]
+    before = first[1][0].tiles[0]
+
+    assert (run_stages[0], "coadd" in run_stages) == ("external_stack", False)
+    assert products.products["coadd"].key == f"tiles/{tile}/external_stack.fits"
+    assert [(item.subject, item.stage) for item in products.set_aside] == [("2113999", "external_stack")]
+    assert products.recipe.inputs.keys() > {f"external stack {tile}.fits", f"external stack {tile}.weight.fits"}
+    old, new = (read_table(store_of(first[0]), before.catalog, CATALOG), read_table(store, products.catalog, CATALOG))
+    assert len(new) == len(old)
+    np.testing.assert_allclose(new["mag_auto"], old["mag_auto"], atol=1e-3)
+    np.testing.assert_allclose(new["g1_noshear"], old["g1_noshear"], atol=1e-3)
 
 
 def with_four_ccds(raw: DataStore, name: ExposureId, broken: int) -> None:

@@ -314,7 +314,7 @@ def test_a_refused_tile_is_tried_again_when_an_exposure_comes(store, raw_store, 
     from tasks.archive.manifests import read_exposure_products
 
     exposures = [read_exposure_products(store, ExposureId(name)) for name in ("2000001", "2000002")]
-    recipe = tile_recipe(exposures, config.tile, raw_store)
+    recipe = tile_recipe(TileId(TILE), exposures, config.tile, raw_store)
     write_refusal(store, TileId(TILE), Refusal(subject=TILE, reason="No source.", recipe=recipe))
     before = tile_of(make_plan(config, store, raw_store))
     put_exposure(store, raw_store, config, "2000003", centre(TILE))

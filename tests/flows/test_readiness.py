@@ -143,7 +143,7 @@ def done_tile(store: DataStore, raw: DataStore, config: SurveyConfig) -> None:
 def test_new_settings_give_no_tile_out_but_a_new_exposure_does(store, raw_store, config):
     done_tile(store, raw_store, config)
     other = planned_survey(tile={"shapes": {"seed": 7}, "find_exposures": {"min_exposures": 2}})
-    assert tile_recipe([], other.tile, raw_store) != tile_recipe([], config.tile, raw_store)
+    assert tile_recipe(TileId(TILE), [], other.tile, raw_store) != tile_recipe(TileId(TILE), [], config.tile, raw_store)
     book = Readiness(other, store, raw_store)
     before = book.complete()
     process(store, raw_store, other, THIRD)
@@ -163,7 +163,7 @@ def test_new_settings_are_no_reason_to_try_a_refused_tile_again(store, raw_store
     for name in (FIRST, SECOND):
         process(store, raw_store, config, name)
     exposures = [read_exposure_products(store, name) for name in (FIRST, SECOND)]
-    recipe = tile_recipe(exposures, config.tile, raw_store)
+    recipe = tile_recipe(TileId(TILE), exposures, config.tile, raw_store)
     write_refusal(store, TileId(TILE), Refusal(subject=TILE, reason="No source.", recipe=recipe))
     other = planned_survey(tile={"shapes": {"seed": 7}, "find_exposures": {"min_exposures": 2}})
 

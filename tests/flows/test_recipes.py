@@ -11,7 +11,7 @@ from flows.recipes import ExposureRecipes, exposure_recipe, tile_recipe
 from tasks.archive.raw import RawListing, find_raw_exposure
 from tasks.archive.star_lists import StarLists
 from tasks.errors import ConfigError
-from tasks.products.identity import ExposureId
+from tasks.products.identity import ExposureId, TileId
 from tasks.products.recipe import Recipe
 
 NAME = ExposureId("2000001")
@@ -150,9 +150,10 @@ def test_the_reference_rules_change_a_recipe(raw, tmp_path):
 
 def test_a_tile_changes_with_its_exposures(store, raw):
     config = planned_survey()
-    before = tile_recipe([put_exposure(store, raw, config, NAME.name, centre(TILE))], config.tile, raw)
-    same = tile_recipe([put_exposure(store, raw, config, NAME.name, centre(TILE))], config.tile, raw)
-    other = tile_recipe([put_exposure(store, raw, config, NAME.name, centre(TILE), version="1")], config.tile, raw)
+    before = tile_recipe(TileId(TILE), [put_exposure(store, raw, config, NAME.name, centre(TILE))], config.tile, raw)
+    same = tile_recipe(TileId(TILE), [put_exposure(store, raw, config, NAME.name, centre(TILE))], config.tile, raw)
+    changed = put_exposure(store, raw, config, NAME.name, centre(TILE), version="1")
+    other = tile_recipe(TileId(TILE), [changed], config.tile, raw)
 
     assert same == before
     assert before.changes(other) == (f"exposure {NAME} changed",)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from astropy.io import fits
 from s3_proxy import make_bucket, s3_service
 from small_survey import small_survey
 
@@ -15,6 +16,7 @@ from blocks.store import DataStore, StoreError
 from flows.config import dump_survey
 from flows.standalone import StageResult, run_stage
 from flows.standalone.stages import STAGES
+from tasks.archive.fits_files import fits_bytes
 from tasks.archive.manifests import write_exposure_products, write_tile_products
 from tasks.errors import ConfigError, MissingProductError
 from tasks.products.identity import CcdId, CcdProducts, ExposureId, ExposureProducts, ProductRef, TileId, TileProducts
@@ -76,10 +78,19 @@ def run_exposure(chain: Chain, name: str) -> ExposureProducts:
     return products
 
 
+def put_stack(chain: Chain, coadd: ProductRef) -> None:
+    """Put the image of a tile into the raw store, as if it had been stacked elsewhere."""
+    with fits.open(chain.root / "store/main" / coadd.key) as hdus:
+        data = fits_bytes([fits.PrimaryHDU(hdus["SCI"].data, hdus["SCI"].header)])
+    (chain.root / "store/raw" / f"stack-{TILE}.fits").write_bytes(data)
+
+
 def run_tile(chain: Chain, exposures: list[ExposureProducts]) -> TileProducts:
     index = chain.run("merge_headers", *(exposure.headers for exposure in exposures), tile=TILE)
     listed = chain.run("find_exposures", index)
     coadd = chain.run("coadd", listed)
+    put_stack(chain, coadd)
+    chain.run("external_stack", listed, image="stack-{tile}.fits", zero_point="30", raw=str(chain.root / "store/raw"))
     mask = chain.run("mask", coadd)
     sources = chain.run("detect", coadd, mask)
     epochs = chain.run("epochs", sources, listed)

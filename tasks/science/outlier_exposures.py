@@ -1,0 +1,177 @@
+"""Exposures as outliers are looked for in them, and each of them alone on a part of the common grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.errors import ConfigError, ShapeMismatchError
+from tasks.products.windows import Window
+from tasks.science.blotting import PixelsHold, map_to_image
+from tasks.science.drizzling import DrizzleImage, Drizzler, FluxKernel
+from tasks.science.interpolation import Interpolation
+from tasks.science.outlier_flags import Thresholds
+from tasks.science.outlier_model import BandStack, CombineSettings
+from tasks.science.pixel_map import PixelMap, make_pixel_map
+from tasks.science.resample_wcs import ImageWCS
+
+Floats = NDArray[np.float64]
+Plane = NDArray[np.float32]
+
+TARGET_POINTS = 64
+"""Points along each side of an exposure at which it is asked which part of the grid it reaches."""
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One image of the sky, or of part of it, among others of the same place. Nothing in it is changed."""
+
+    data: Plane
+    """Values without background, in units that all exposures share, shape (ny, nx), float32."""
+    weight: Plane
+    """Inverse variance of the data, shape (ny, nx); pixels with 0 are neither used nor judged, whatever they hold."""
+    wcs: ImageWCS
+    """Coordinate system: FITS (TAN, SIP, TPV ...) or gwcs."""
+    gain: float | None = None
+    """Electrons per unit of the data, for the photon noise of the sources; None if the weight includes that."""
+
+
+@dataclass(frozen=True)
+class OutlierSettings:
+    """Settings of outlier rejection; the defaults are those of JWST's imaging mode, but for the interpolation."""
+
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    """How far a pixel may be from what the other exposures saw."""
+    combine: CombineSettings = field(default_factory=CombineSettings)
+    """How the exposures become one clean image."""
+    maskpt: float = 0.7
+    """Share of a pixel of the common grid that good pixels of an exposure must cover for it to have a value there."""
+    kernel: FluxKernel = "square"
+    """Shape of the drop with which exposures are drizzled."""
+    pixfrac: float = 1.0
+    """Size of the drop in pixels."""
+    interpolation: Interpolation = "poly5"
+    """Interpolation of the blot. Linear, as JWST has it, blurs stars so much that narrow ones are flagged."""
+    pixels_hold: PixelsHold = "flux"
+    """What a pixel value is."""
+    band_rows: int = 1024
+    """Rows of the common grid that are made at a time: with more of them exposures are read less often."""
+
+    def __post_init__(self) -> None:
+        """Refuse choices that do not exist, and numbers out of range."""
+        for name, choices in (("kernel", FluxKernel), ("interpolation", Interpolation), ("pixels_hold", PixelsHold)):
+            choice = getattr(self, name)
+            if choice not in get_args(choices):
+                known = ", ".join(get_args(choices))
+                raise ConfigError(f"The {name} of outlier rejection is {choice!r}; it must be one of {known}.")
+        if not 0 <= self.maskpt <= 1:
+            raise ConfigError(f"Outlier rejection has a maskpt of {self.maskpt}; it is a share, from 0 to 1.")
+        if not 0 <= self.pixfrac <= 1:
+            raise ConfigError(f"Outlier rejection has a pixfrac of {self.pixfrac}; it must be from 0 to 1.")
+        if self.band_rows < 1:
+            raise ConfigError(f"Outlier rejection is to work on {self.band_rows} rows at a time; give at least one.")
+
+
+def check_shapes(exposure: Exposure, number: int) -> None:
+    """Refuse an exposure whose planes are not images of one shape.
+
+    Raises
+    ------
+    ShapeMismatchError
+        If they are not.
+    """
+    if exposure.data.ndim != 2 or exposure.data.shape != exposure.weight.shape:
+        raise ShapeMismatchError(
+            f"Exposure {number}, counted from 0, has data of shape {exposure.data.shape} and weights of shape "
+            f"{exposure.weight.shape}; they must be images of one shape."
+        )
+
+
+def map_to_grid(exposure: Exposure, wcs: ImageWCS, shape: tuple[int, int]) -> PixelMap | None:
+    """Return where the pixels of an exposure fall on a grid; None if none does."""
+    ny, nx = exposure.data.shape
+    return map_to_image(exposure.wcs, (ny, nx), wcs, shape)
+
+
+def overlaps(target: Window, band: Window) -> bool:
+    """Tell whether a window has pixels in a band of rows."""
+    return target.y_min < band.y_max and target.y_max > band.y_min and target.x_max > target.x_min
+
+
+def target_window(pixel_map: PixelMap | None, shape: tuple[int, int]) -> Window:
+    """Return the part of the grid that an exposure can reach; empty if there is none."""
+    if pixel_map is None:
+        return Window(0, 0, 0, 0)
+    window, edges = pixel_map.window, []
+    x = np.linspace(window.x_min, window.x_max - 1, TARGET_POINTS)
+    y = np.linspace(window.y_min, window.y_max - 1, TARGET_POINTS)
+    # between the points the outline may bulge, and a drop is wider than its centre
+    reach = 2.0 + np.sqrt(pixel_map.mean_area) * (2.0 + max(window.shape) / TARGET_POINTS / 10)
+    for positions, length in zip(pixel_map(*np.meshgrid(x, y)), (shape[1], shape[0]), strict=True):
+        known = positions[np.isfinite(positions)]
+        if known.size == 0:
+            return Window.full(shape)
+        limits = np.floor(known.min() - reach), np.ceil(known.max() + reach) + 1
+        edges.append([int(np.clip(limit, 0, length)) for limit in limits])
+    return Window(edges[0][0], edges[1][0], edges[0][1], edges[1][1])
+
+
+def _moved(pixel_map: PixelMap, part: Window) -> PixelMap | None:
+    """Return a map to a part of the grid, whose first pixel counts as 0."""
+
+    def to_part(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        on_x, on_y = pixel_map(x, y)
+        return on_x - part.x_min, on_y - part.y_min
+
+    return make_pixel_map(to_part, pixel_map.shape, part.shape, bounds=pixel_map.window)
+
+
+def push_exposure(
+    stack: BandStack,
+    exposure: Exposure,
+    pixel_map: PixelMap,
+    band: Window,
+    target: Window,
+    settings: OutlierSettings,
+    n_threads: int,
+) -> None:
+    """Drizzle one exposure to its part of a band, and add it to the band's values."""
+    part = Window(target.x_min, max(band.y_min, target.y_min), target.x_max, min(band.y_max, target.y_max))
+    to_part = _moved(pixel_map, part)
+    if to_part is None:
+        return
+    drizzled = _drizzled(exposure, to_part, part.shape, settings, n_threads)
+    flux = settings.pixels_hold == "flux"
+    # a pixel that is covered whole has this weight, drizzle's 1 / area times area squared for flux
+    full_weight = pixel_map.mean_area if flux else 1 / pixel_map.mean_area
+    covered = (drizzled.weight > 0) & (drizzled.weight >= settings.maskpt * full_weight)
+    per_electron = 0.0 if exposure.gain is None else 1 / exposure.gain / (pixel_map.mean_area if flux else 1.0)
+    here = (slice(part.y_min - band.y_min, part.y_max - band.y_min), slice(part.x_min, part.x_max))
+    assert drizzled.averaged_variances is not None
+    values = np.where(covered, drizzled.data, np.float32(np.nan))
+    stack.push(values, drizzled.averaged_variances[0], per_electron, here)
+
+
+def _drizzled(
+    exposure: Exposure, pixel_map: PixelMap, shape: tuple[int, int], settings: OutlierSettings, n_threads: int
+) -> Drizzler:
+    """Return the planes of one exposure on a part of the grid, and as its variance the noise of single input pixels."""
+    weight = exposure.weight
+    good = (weight > 0) & np.isfinite(weight) & np.isfinite(exposure.data)
+    drizzler = Drizzler(
+        shape, kernel=settings.kernel, pixfrac=settings.pixfrac, context=False, variances=1, n_threads=n_threads
+    )
+    image = DrizzleImage(
+        exposure.data,
+        # all good pixels alike: weights that know of photon noise would hollow out the stars
+        good.astype(np.float32),
+        pixel_map,
+        variances=(np.divide(1, weight, out=np.zeros(good.shape, np.float32), where=good),),
+        variance_weight=1.0,
+        holds_flux=settings.pixels_hold == "flux",
+    )
+    drizzler.add(image)
+    return drizzler
