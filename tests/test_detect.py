@@ -6,8 +6,8 @@ from pydantic import ValidationError
 from test_mask import SHAPE, ccd, coadd  # noqa: F401 (fixtures)
 
 from tasks.archive import keys
-from tasks.archive.fits_files import get_hdu, open_fits
 from tasks.archive.coadds import write_coadd
+from tasks.archive.fits_files import get_hdu, open_fits
 from tasks.archive.images import write_ccd_image
 from tasks.archive.planes import write_plane
 from tasks.archive.sources import read_sources
