@@ -7,6 +7,7 @@
 # make peers   the packages that benchmarks compare with, in ./.peers, each in an environment of its own
 # make bench-dq   dq_init beside jwst's DQInitStep: identical flags, times, memory; one line of JSON at the end
 # make bench-resample   Resample beside stcal's: the same numbers, times, memory; one line of JSON at the end
+# make bench-coadd   the coadd stage on a whole tile: times and memory on one and two threads; one line of JSON at the end
 # make screenshots   the test that drives the Prefect UI; keeps its pictures in docs/figures/ui
 # make faults  kills, restarts, broken networks, bursts of arrivals and a night, in full; one line of JSON at the end
 # make clean   remove what the other targets made
@@ -20,7 +21,7 @@ READY := .venv/.ready
 # more than two cores need, because many tests wait for servers
 TEST_PROCESSES ?= 3
 
-.PHONY: demo test lint style types docs bench bench-scaling bench-dq bench-resample peers faults screenshots clean
+.PHONY: demo test lint style types docs bench bench-scaling bench-dq bench-resample bench-coadd peers faults screenshots clean
 
 demo: $(READY)
 	$(BIN)/shearline demo --root demo
@@ -60,6 +61,9 @@ bench-dq: $(READY) .peers/jwst/.ready
 
 bench-resample: $(READY) .peers/stcal/.ready
 	$(BIN)/python benchmarks/resample.py
+
+bench-coadd: $(READY)
+	$(BIN)/python benchmarks/coadd.py
 
 faults: $(READY)
 	$(BIN)/python benchmarks/faults.py

@@ -1,8 +1,9 @@
 """Time, memory and disk of the coadd stage for a whole tile; the last line that is printed is JSON.
 
 CCDs of the size of MegaCam's are simulated, with a sky, noise, bad pixels and a distortion, as the exposure flow leaves
-them, and coadded in a process of its own. Its memory is counted from after a small coadd, when everything is imported
-and compiled: *above* is what the stage needs, *whole* is the whole process.
+them, and coadded on one thread and on two, without and with rejection of outliers, every time in a process of its own.
+Its memory is counted from after a small coadd, when everything is imported and compiled: *above* is what the stage
+needs, *whole* is the whole process.
 """
 
 import argparse
@@ -22,35 +23,52 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve()
 SHAPE, SCALE, CENTRE, GAP_PX, BOX_PX, TILE = (4612, 2048), 0.186, (150.0, 30.0), 80, 256, "259.240"
+SMALL = (200, 2)
 # columns and rows of the CCDs of an exposure, those around the centre of the tile first
 PLACES = ((0, 0), (0, 1), (-1, 0), (1, 0), (-1, 1), (1, 1), (-2, 0), (2, 0), (-2, 1), (2, 1))
 DITHERS_PX = ((0, 0), (310, -205), (-270, 190), (150, 420), (-90, -330), (420, 60), (-380, -80), (60, 250))
 
 
 def main() -> None:
-    """Simulate CCDs, coadd them, print what it took."""
+    """Simulate CCDs, coadd them in several ways, print what each took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=10_000, help="width and height of the tile in pixels")
     parser.add_argument("--ccds", type=int, default=40, help="number of CCDs")
-    parser.add_argument("--threads", type=int, default=1, help="threads of the stage")
-    parser.add_argument("--reject-outliers", action="store_true", help="compare the exposures first")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads, one run for each")
+    parser.add_argument("--outliers", choices=("kept", "rejected", "both"), default="both", help="what to measure")
     parser.add_argument("--folder", type=Path, help="where the CCDs are kept from call to call; none makes them anew")
     parser.add_argument("--stage-only", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage_only:
-        print(json.dumps(run_stage(options.folder, options)))
+        print(json.dumps(run_stage(options)))
         return
+    with tempfile.TemporaryDirectory(prefix="shearline-coadd-") as scratch:
+        options.folder = options.folder or Path(scratch)
+        for size, n_ccds in (SMALL, (options.size, options.ccds)):
+            simulate(options.folder / f"{size}-{n_ccds}", size, n_ccds)
+        ways = ("kept", "rejected") if options.outliers == "both" else (options.outliers,)
+        print(json.dumps(in_one_line([run_apart(options, way, n) for way in ways for n in options.threads])))
+
+
+def run_apart(options: argparse.Namespace, outliers: str, n_threads: int) -> dict[str, object]:
+    """Run the stage in a process of its own, and return what it took."""
     from sides import run_side
 
-    with tempfile.TemporaryDirectory(prefix="shearline-coadd-") as scratch:
-        folder = options.folder or Path(scratch)
-        simulate(folder / f"{options.size}-{options.ccds}", options.size, options.ccds)
-        # before memory is counted
-        simulate(folder / "200-2", 200, 2)
-        flags = ["--reject-outliers"] if options.reject_outliers else []
-        arguments = [f"--{name}={getattr(options, name)}" for name in ("size", "ccds", "threads")]
-        command = [sys.executable, str(HERE), "--stage-only", f"--folder={folder}", *arguments, *flags]
-        print(json.dumps(run_side(command, n_cores=options.threads)))
+    settings = {"folder": options.folder, "size": options.size, "ccds": options.ccds, "outliers": outliers}
+    arguments = [f"--{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, str(HERE), "--stage-only", *arguments, "--threads", str(n_threads)]
+    done: dict[str, object] = run_side(command, n_cores=n_threads)
+    print(json.dumps(done), file=sys.stderr)
+    return done
+
+
+def in_one_line(runs: list[dict[str, object]]) -> dict[str, object]:
+    """Return what the runs have in common, whether threads changed a byte, and what each took."""
+    made = {(run["outliers"], run["sha256"]) for run in runs}
+    alike = {name: runs[0][name] for name in ("size_px", "n_ccds", "covered_fraction", "product_mib")}
+    each = [{name: value for name, value in run.items() if name not in {"sha256", *alike}} for run in runs]
+    same = len(made) == len({run["outliers"] for run in runs})
+    return {"benchmark": "coadd", **alike, "same_bytes": same, "runs": each}
 
 
 def simulate(folder: Path, size: int, n_ccds: int) -> None:
@@ -119,7 +137,7 @@ def put_ccd(store: "DataStore", number: int) -> "tuple[CcdProducts, CcdRecord]":
     light = Photometry(1.6, 4.0, 6e4, 200.0, 26.0 + 0.1 * exposure, 57000.0 + exposure, "r")
     mesh = np.full([mesh_edges(length, BOX_PX).size - 1 for length in SHAPE], 1000.0)
     image = CcdImage(
-        ccd, np.rint(rng.normal(1000, 20, SHAPE)).astype(np.float32), good.astype(np.float32) / 400,
+        ccd, np.rint(rng.normal(1000, 20, SHAPE)).astype(np.float32), good.astype(np.float32) / np.float32(400),
         np.where(good, 0, 1).astype(np.uint32), wcs, light, Window.full(SHAPE), header.tostring(),
     )  # fmt: skip
     sources = SourceList(
@@ -146,31 +164,33 @@ def put_ccd(store: "DataStore", number: int) -> "tuple[CcdProducts, CcdRecord]":
     return products, record
 
 
-def run_stage(folder: Path, options: argparse.Namespace) -> dict[str, object]:
+def run_stage(options: argparse.Namespace) -> dict[str, object]:
     """Coadd in this process, and return what it took."""
     from measuring import peak_kib, release_memory, reset_peak, resident_kib
 
-    coadd(folder / "200-2", options)
+    [n_threads], outliers = options.threads, options.outliers
+    coadd(options.folder / "{}-{}".format(*SMALL), n_threads, outliers)
     release_memory()
     reset_peak()
     before, started, cpu = resident_kib(), time.monotonic(), time.process_time()
-    product = coadd(folder / f"{options.size}-{options.ccds}", options)
+    product = coadd(options.folder / f"{options.size}-{options.ccds}", n_threads, outliers)
     return {
-        "benchmark": "coadd",
-        "size_px": options.size,
-        "n_ccds": product.summary["n_ccds"],
-        "covered_fraction": product.summary["covered_fraction"],
-        "threads": options.threads,
-        "reject_outliers": options.reject_outliers,
+        "threads": n_threads,
+        "outliers": outliers,
         "wall_s": round(time.monotonic() - started, 1),
         "cpu_s": round(time.process_time() - cpu, 1),
         "above_mib": round((peak_kib() - before) / 1024),
         "whole_mib": round(peak_kib() / 1024),
+        "n_outliers": product.summary.get("n_outliers", 0),
+        "size_px": options.size,
+        "n_ccds": product.summary["n_ccds"],
+        "covered_fraction": product.summary["covered_fraction"],
         "product_mib": round(product.size / 2**20),
+        "sha256": product.sha256,
     }
 
 
-def coadd(folder: Path, options: argparse.Namespace) -> "ProductRef":
+def coadd(folder: Path, n_threads: int, outliers: str) -> "ProductRef":
     """Run the body of the stage on simulated CCDs."""
     import inspect
 
@@ -184,8 +204,9 @@ def coadd(folder: Path, options: argparse.Namespace) -> "ProductRef":
     tile = TileExposures.model_validate_json((folder / "tile.json").read_text(encoding="utf-8"))
     ccds = [CcdProducts.model_validate(item) for item in json.loads((folder / "ccds.json").read_text(encoding="utf-8"))]
     listed = write_document(store, "exposures.json", tile, subject=tile.tile)
-    config = CoaddConfig(threads=options.threads, reject_outliers=options.reject_outliers)
-    return inspect.unwrap(coadd_tile_task.fn)(tile.tile, listed, ccds, config, store)
+    config = CoaddConfig(threads=n_threads, reject_outliers=outliers == "rejected")
+    product: ProductRef = inspect.unwrap(coadd_tile_task.fn)(tile.tile, listed, ccds, config, store)
+    return product
 
 
 if __name__ == "__main__":

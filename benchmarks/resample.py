@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -20,15 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from resample_suite.cases import BESIDE_SWARP, CASES, Case
-from resample_suite.inputs import make_stars, write_inputs
-from resample_suite.measures import OURS_1, OURS_2, Result, run_case
-from resample_suite.photometry import measure_coadd
+from resample_suite.cases import CASES, Case
+from resample_suite.inputs import write_inputs
+from resample_suite.measures import Result, run_case
 from resample_suite.promises import broken_promises, summary
 from resample_suite.sky import FULL_SIZE
-from resample_suite.swarp import find_swarp, run_swarp
-from resample_suite.tables import cost_table, number_table, swarp_table
+from resample_suite.swarp import SwarpResult, find_swarp, run_swarp
+from resample_suite.tables import memory_table, number_table, star_table, swarp_table, time_table
 from sides import peer_python
 
 QUICK_SIZE = 512
@@ -41,15 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     size = QUICK_SIZE if options.quick else FULL_SIZE
     with tempfile.TemporaryDirectory(prefix="shearline-resample-", dir=options.folder) as folder:
-        results, beside = run_all(options.cases, Path(folder), size, options)
-    print("\n".join([*cost_table(results), "", *number_table(results), "", *beside]))
+        results, swarp = run_all(options.cases, Path(folder), size, options)
+    tables = (number_table(results), time_table(results), memory_table(results), star_table(results, swarp))
+    print("\n\n".join("\n".join(table) for table in (*tables, swarp_table(results, swarp))))
     broken = broken_promises(results, timed=not options.quick)
     print("\n" + "\n".join(broken or ["Everything came out as promised."]))
     if options.quick:
         print("The images were small: times and memory do not count.")
     cases = {result.case.name: case_figures(result) for result in results}
     head = {"benchmark": "resample", "image_size": size, "rounds": options.rounds}
-    print(json.dumps(head | summary(results) | {"broken": broken, "cases": cases}))
+    print(json.dumps(finite(head | summary(results) | {"broken": broken, "cases": cases}), allow_nan=False))
     return 1 if broken else ENDED_WELL
 
 
@@ -60,7 +60,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cases", type=chosen_cases, default=CASES, help="some of " + ",".join(c.name for c in CASES))
     parser.add_argument("--rounds", type=int, default=3, help="processes of each kind for every case")
     parser.add_argument("--quick", action="store_true", help=f"images of {QUICK_SIZE} pixels; times do not count")
-    parser.add_argument("--folder", type=Path, help="where to write up to 5 GB, which are removed at the end")
+    parser.add_argument("--folder", type=Path, help="where to write up to 3 GB, which are removed at the end")
     options = parser.parse_args(arguments)
     if not Path(options.peer).exists():
         parser.error(f"{options.peer} is not there; run `make peers`.")
@@ -77,45 +77,22 @@ def chosen_cases(names: str) -> tuple[Case, ...]:
 
 def run_all(
     cases: Sequence[Case], folder: Path, size: int, options: argparse.Namespace
-) -> tuple[list[Result], list[str]]:
-    """Run the cases, those of one distortion after another; return them, and the lines about SWarp."""
+) -> tuple[list[Result], SwarpResult | None]:
+    """Run the cases, those of one distortion after another; return them, and what SWarp did."""
     results: list[Result] = []
-    beside: list[str] = []
+    swarp, program = None, find_swarp()
     for distortion in dict.fromkeys(case.distortion for case in cases):
         place = folder / distortion
         write_inputs(place / "inputs", distortion, size)
         write_inputs(place / "warm_up", distortion, WARM_UP_SIZE, WARM_UP_EXPOSURES)
-        group = []
         for case in cases:
             if case.distortion == distortion:
-                group.append(run_case(case, place, size, WARM_UP_SIZE, peer=options.peer, rounds=options.rounds))
-                print(f"{case.name}: {case_figures(group[-1])['seconds']}", file=sys.stderr)
-        if distortion == "TPV":
-            beside = beside_swarp(group, place, size, options.rounds)
-        results += group
+                results.append(run_case(case, place, size, WARM_UP_SIZE, peer=options.peer, rounds=options.rounds))
+                print(f"{case.name}: {case_figures(results[-1])['seconds']}", file=sys.stderr)
+        if distortion == "TPV" and program is not None:
+            swarp = run_swarp(program, place / "inputs", size, rounds=options.rounds)
         shutil.rmtree(place)
-    return results, beside
-
-
-def beside_swarp(results: Sequence[Result], place: Path, size: int, rounds: int) -> list[str]:
-    """Run SWarp on the exposures of some results; return its table beside ours."""
-    seconds, figures = {}, {}
-    stars = make_stars(size)
-    for result in results:
-        if result.case.name in BESIDE_SWARP:
-            name = f"ours, {result.case.title}"
-            seconds[name] = (result.measured[OURS_1].wall_s, result.measured[OURS_2].wall_s)
-            figures[name] = measure_coadd(np.load(place / result.case.name / OURS_1 / "data.npy"), stars)
-    program = find_swarp()
-    if program is None:
-        note = ["SWarp is not installed (Debian package swarp), so its row is missing."]
-    else:
-        done = run_swarp(program, place / "inputs", size, rounds=rounds)
-        name = "SWarp, LANCZOS3, files read and written"
-        seconds[name] = (done.wall_s[1], done.wall_s[2])
-        figures[name] = measure_coadd(done.data, stars)
-        note = []
-    return [*swarp_table(seconds, figures), *note]
+    return results, swarp
 
 
 def case_figures(result: Result) -> dict[str, Any]:
@@ -127,7 +104,17 @@ def case_figures(result: Result) -> dict[str, Any]:
         "process_mib": {way: round(measured.peak_mib, 1) for way, measured in result.measured.items()},
         "planes": {name: dataclasses.asdict(plane) for name, plane in result.differences.items()},
         "same_bytes": result.same_bytes,
+        "stars": None if result.stars is None else dataclasses.asdict(result.stars),
     }
+
+
+def finite(value: Any) -> Any:  # noqa: ANN401
+    """Return what JSON can say of a value: null for infinities and NaN, of which it knows nothing."""
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

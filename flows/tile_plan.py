@@ -21,6 +21,7 @@ from tasks.products.recipe import Recipe
 TileStatus = Literal["ready", "stale", "done", "waiting", "set_aside"]
 
 EXPOSURE = "exposure "
+STACK = "external stack "
 MAX_NAMED = 5
 
 
@@ -96,7 +97,7 @@ class TilePlanner:
             return TilePlan(tile=tile, status="set_aside", reasons=(str(error),))
         now = self._recipes.of(tile, (summary for name in near if (summary := self._sky.summary(name)) is not None))
         absent = self._recipes.missing(tile)
-        if absent and products is not None:
+        if products is not None and _was_made_of(products, absent):
             reason = f"processed; its external stack {', '.join(absent)} is not in the raw store any more"
             return TilePlan(tile=tile, status="done", reasons=(reason,), exposures=near)
         recorded = products.recipe if products else refusal.recipe if refusal else None
@@ -184,6 +185,11 @@ class TilePlanner:
 def exposures_of(recipe: Recipe) -> Recipe:
     """Return what a recipe says of the exposures of a tile."""
     return Recipe(inputs={name: version for name, version in recipe.inputs.items() if name.startswith(EXPOSURE)})
+
+
+def _was_made_of(products: TileProducts, stack: Sequence[str]) -> bool:
+    """Tell whether a tile was made of these files of an external stack, of which there is at least one."""
+    return bool(stack) and all(f"{STACK}{key}" in products.recipe.inputs for key in stack)
 
 
 def _differs(name: str, before: Recipe, now: Recipe) -> bool:

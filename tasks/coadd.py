@@ -20,7 +20,8 @@ from tasks.products.dq import MaskName
 from tasks.products.identity import CcdId, CcdProducts, ProductRef, TileId
 from tasks.products.images import Coadd, CoaddMetadata
 from tasks.products.wcs_index import TileExposures
-from tasks.science.coaddition import Coaddition, join_bands
+from tasks.science.coadd_planes import join_bands
+from tasks.science.coaddition import Coaddition, band_height
 from tasks.science.drizzling import FluxKernel
 from tasks.science.geometry import tile_wcs
 from tasks.science.tile_ccds import tile_ccds
@@ -73,7 +74,8 @@ def begin_coadd(tile: TileExposures, ccds: Mapping[CcdId, CcdSource], config: Co
     found = list(tile_ccds(tile, ccds, wcs, config.excluded))
     if config.reject_outliers:
         found = without_outliers(found, wcs, shape, n_threads=config.threads, tell=LOGGER.info)
-    return Coaddition(found, wcs, shape, config.kernel, config.pixfrac, config.threads, tell=LOGGER.info)
+    height = band_height(len(found))
+    return Coaddition(found, wcs, shape, config.kernel, config.pixfrac, config.threads, height, LOGGER.info)
 
 
 def describe_coadd(tile: TileExposures, work: Coaddition) -> CoaddMetadata:

@@ -4,7 +4,7 @@ A stage body takes product references, settings and stores and returns one produ
 
 * compares a record in the store with what is asked for, and reuses the product if they agree **and** the product is
   still there with its checksum;
-* runs the body in a worker process, because photutils, GalSim and drizzle hold the GIL;
+* runs the body in a worker process, because photutils and GalSim hold the GIL;
 * retries what may pass (I/O errors, missing products) and nothing else;
 * tells the session what happened, for the progress display and the table of what was set aside.
 """

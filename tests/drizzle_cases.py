@@ -11,6 +11,8 @@ from tasks.science.pixel_map import PixelMap
 SHAPE = (60, 70)
 OUT_SHAPE = (110, 120)
 N_VARIANCES = 3
+PLANES = ("data", "weight", "context", "averaged_variances", "propagated_variances", "error", "dq", "exposure_time")
+EVERYTHING = {"variances": N_VARIANCES, "propagated": True, "error": True, "dq": True, "exposure_time": True}
 
 
 def mapping(angle_deg=3.0, scale=1.0, distortion=1.0, offset=(24.3, 27.8), flip=False):
@@ -51,6 +53,19 @@ def listed_image(to_output, seed=0, **changes):
     data, weight, variances, dq = exposure(seed)
     fields = {"data": data, "weight": weight, "variances": variances, "dq": dq, "scale_ratio": 1.0} | changes
     return DrizzleImage(pixel_map=PixelMap.from_positions(positions(to_output)), **fields)
+
+
+def full_image(seed=0, angle=3.0, **changes):
+    return listed_image(mapping(angle), seed, error=np.sqrt(exposure(seed)[2][1]), exposure_time=60.0, **changes)
+
+
+def planes(out):
+    return {name: getattr(out, name) for name in PLANES}
+
+
+def assert_equal_planes(one, other):
+    for name, plane in planes(one).items():
+        np.testing.assert_array_equal(plane, planes(other)[name], err_msg=name)
 
 
 def drizzled(images, kernel="square", pixfrac=1.0, out_shape=OUT_SHAPE, plane=None, fillval="0", with_variances=False):

@@ -5,9 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 from astropy.wcs import WCS, Sip
 
+from tasks.science.resample import Resample
+
 CENTRE = (213.7, 54.1)
 SCALE = 0.2
 SHAPE = (44, 52)
+VARIANCES = ("var_rnoise", "var_flat", "var_poisson")
 
 
 def tan_wcs(shape=SHAPE, *, scale=SCALE, angle_deg=0.0, shift=(0.0, 0.0), centre=CENTRE, kind="TAN"):
@@ -85,7 +88,8 @@ class FrameWCS:
 
 
 def make_model(wcs=None, data=2.0, *, shape=SHAPE, **changes):
-    """A model with all that every setting needs; a number as an array stands for a constant image."""
+    """A model with all that every setting needs; a float as an array stands for a constant image."""
+    shape = np.shape(data) if np.ndim(data) == 2 else shape
     model = {
         "data": data,
         "dq": np.zeros(shape, np.uint32),
@@ -105,10 +109,33 @@ def make_model(wcs=None, data=2.0, *, shape=SHAPE, **changes):
         "level": None,
         "subtracted": False,
     } | changes
-    for name in ("data", "err", "var_rnoise", "var_flat", "var_poisson", "var_sky"):
+    for name in ("data", "err", "var_sky", *VARIANCES):
         if isinstance(model.get(name), float):
             model[name] = np.full(shape, model[name], np.float32)
     return model
+
+
+def noisy_model(wcs, seed=0, *, shape=SHAPE, **changes):
+    """A model whose planes all differ from pixel to pixel, with some bad pixels."""
+    rng = np.random.default_rng(seed)
+    planes = {name: rng.uniform(0.5, 2.0, shape).astype(np.float32) for name in ("err", *VARIANCES)}
+    dq = (rng.uniform(size=shape) < 0.03).astype(np.uint32)
+    return make_model(wcs, rng.normal(3.0, 1.0, shape).astype(np.float32), dq=dq, **planes) | changes
+
+
+def output_grid(ratio=1.0, margin=0, **changes):
+    """An output that an exposure fits on, with a margin in input pixels; a ratio is that of pixel sizes."""
+    shape = tuple(round((side + margin) / ratio) for side in SHAPE)
+    return {"wcs": tan_wcs(shape, scale=SCALE * ratio, **changes), "pixel_scale": SCALE * ratio}
+
+
+def stack(*models, ratio=1.0, margin=0, grid=None, **settings):
+    """The finalized output of some models."""
+    resample = Resample(output_grid(ratio, margin) if grid is None else grid, **settings)
+    for model in models:
+        resample.add_model(model)
+    resample.finalize()
+    return resample.output_model
 
 
 def inner(plane, margin=4):

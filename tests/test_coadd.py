@@ -27,7 +27,7 @@ from tasks.products.sources import SourceList
 from tasks.products.wcs_index import CcdRecord, TileExposures
 from tasks.records import wanted_record
 from tasks.science.ccd_flux import flux_rows
-from tasks.science.coaddition import contributing_inputs
+from tasks.science.coadd_planes import contributing_inputs
 from tasks.science.geometry import image_footprint, pixel_area_arcsec2, pixel_to_sky, sky_to_pixel
 from tasks.science.sphere import bounding_circle, tangent_plane
 

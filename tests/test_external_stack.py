@@ -112,11 +112,10 @@ def test_numbers_of_the_settings_stand_for_keywords_that_a_stack_lacks(store: Da
     tile = read_coadd(store, accept(store, raw_store, config))
 
     assert (tile.gain, tile.saturation) == (0.0, 5e5)
-    with pytest.raises(
-        MissingKeywordError,
-        match=r"stack CFIS.210.296.r.fits of tile 210.296 has no number SATURATE in its headers; set the number",
-    ):
-        accept(store, raw_store, CONFIG.model_copy(update={"zero_point": 30.0}))
+    for source in ("SATURATE", "nan", "inf"):
+        sentence = rf"stack CFIS.210.296.r.fits of tile 210.296 has no number {source} in its headers; set the number"
+        with pytest.raises(MissingKeywordError, match=sentence):
+            accept(store, raw_store, config.model_copy(update={"saturation": source}))
 
 
 @pytest.mark.parametrize(

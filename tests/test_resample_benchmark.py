@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tasks.science.drizzling import DrizzleImage, Drizzler
+from tasks.science.pixel_map import PixelMap
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -50,7 +53,11 @@ def test_differences_are_found_where_they_are(suite):
     found = compare("wht", ours, theirs, weight)
     assert (found.n_nan_differing, found.max_relative, found.worst) == (1, 0.25, (0, 2))
     assert (found.max_relative_anywhere, found.max_absolute) == (1.0, 1.0)
-    assert compare("wht", ours, np.where(theirs == 1, np.float32(0), theirs), weight).max_relative_anywhere is None
+    assert compare("wht", ours, np.where(theirs == 1, np.float32(0), theirs), weight).max_relative_anywhere == np.inf
+    # a plane of zeros has no size to be relative to, and infinity is no NaN
+    assert compare("err", ours, np.where(np.isfinite(theirs), np.float32(0), theirs), weight).max_relative == np.inf
+    infinite, unknown = (np.where(ours == 5, value, ours) for value in (np.inf, np.nan))
+    assert compare("err", infinite, unknown, weight).n_nan_differing == 1
 
 
 def test_bits_count_one_by_one(suite):
@@ -74,7 +81,8 @@ def test_a_plane_of_one_side_only_and_other_bytes_are_found(suite, tmp_path):
         np.save(tmp_path / side / "wht.npy", np.ones((2, 2), np.float32))
     assert comparing.same_bytes(tmp_path / "ours", tmp_path / "theirs")
     np.save(tmp_path / "theirs" / "con.npy", np.ones((1, 2, 2), np.int32))
-    assert comparing.compare_results(tmp_path / "ours", tmp_path / "theirs")["con"].problem == "only the peer has it"
+    found = comparing.compare_results(tmp_path / "ours", tmp_path / "theirs")["con"]
+    assert (found.problem, found.n_differing, found.max_absolute) == ("only the peer has it", 4, np.inf)
     assert not comparing.same_bytes(tmp_path / "ours", tmp_path / "theirs")
     assert comparing.differing_numbers({"pointings": 4, "level": None}, {"pointings": 8, "level": None}) == [
         "pointings is 4, the peer's 8"
@@ -104,6 +112,14 @@ def test_every_number_has_its_promise(suite, result, plane, values, sentence):
     changed = result.differences | {plane: dataclasses.replace(result.differences[plane], **values)}
     broken = suite("promises").broken_promises([dataclasses.replace(result, differences=changed)])
     assert broken == [f"sip08: {sentence}"]
+
+
+def test_stars_have_to_be_in_place_where_drops_are_whole_pixels(suite, result):
+    off = dataclasses.replace(result, stars=suite("photometry").StarFigures(400, 1.0, 0.0, (0.1, -2.5), 1.0))
+    assert suite("promises").broken_promises([off]) == []
+    whole = next(case for case in suite("cases").CASES if case.name == "sip10")
+    broken = suite("promises").broken_promises([dataclasses.replace(off, case=whole)])
+    assert broken == ["sip10: places of stars in mas: 2.5 off, above 2"]
 
 
 def test_of_a_kernel_in_a_table_a_pixel_in_a_thousand_may_be_off(suite, result):
@@ -147,6 +163,40 @@ def test_the_summary_is_of_the_worst_headline_case(suite, result):
     figures = suite("promises").summary([result, headline, dataclasses.replace(minor, measured={})])
     assert (figures["speedup_1"], figures["speedup_2"], figures["memory_ratio_1"]) == (4.0, 11.2, 0.5)
     assert (figures["context_identical"], figures["threads_identical"]) == (True, False)
+    missing = headline.differences | {"con": suite("comparing").incomparable("only the peer has it", 4)}
+    figures = suite("promises").summary([result, dataclasses.replace(headline, differences=missing)])
+    assert (figures["context_identical"], figures["nan_identical"]) == (False, False)
+    bare = {name: plane for name, plane in headline.differences.items() if name in ("data", "wht")}
+    alone = dataclasses.replace(minor, differences=bare, measured=headline.measured)
+    assert suite("promises").summary([alone])["max_rel_variance"] == 0
+
+
+def test_the_tables_have_a_cell_for_every_column_and_hide_no_pixel(suite, result):
+    tables, stars = suite("tables"), suite("photometry").StarFigures(400, 0.999, 0.004, (0.5, -0.25), 1.5)
+    swarp = suite("swarp").SwarpResult(stars, {1: 9.0, 2: 8.0})
+    lanczos = next(case for case in suite("cases").CASES if case.is_tabulated)
+    off = {"wht": suite("comparing").PlaneDifference(max_relative=2e-3, most_relative=1e-6, max_relative_anywhere=0.1)}
+    tabulated = dataclasses.replace(result, case=lanczos, differences=result.differences | off, stars=stars)
+    beside = dataclasses.replace(result, case=suite("cases").CASES[-1])
+    for table in (
+        tables.number_table([result, tabulated]),
+        tables.time_table([result]),
+        tables.memory_table([result]),
+        tables.star_table([result, tabulated], swarp),
+        tables.swarp_table([result, beside], swarp),
+        tables.swarp_table([beside], None),
+    ):
+        assert len({line.count("|") for line in table}) == 1
+    assert "| 1.0e-06 (2.0e-03) | 0.0e+00 | 1.0e-01 |" in list(tables.number_table([tabulated]))[-1]
+    assert len(list(tables.star_table([result, tabulated], swarp))) == 4
+    assert len(list(tables.swarp_table([result, beside], swarp))) == 4
+
+
+def test_json_knows_no_infinity(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    finite = importlib.import_module("resample").finite
+    found = {"a": (1.5, np.inf), "b": {"c": np.nan, "d": True, "e": "text", "f": None}}
+    assert finite(found) == {"a": [1.5, None], "b": {"c": None, "d": True, "e": "text", "f": None}}
 
 
 def test_both_distortions_shift_the_corners_by_about_five_pixels(suite):
@@ -172,6 +222,21 @@ def test_stars_are_drawn_and_found_where_they_are(suite):
     shifted = photometry.measure_coadd(image, dataclasses.replace(stars, x=stars.x - 0.1))
     assert shifted.n_stars == found.n_stars - 1
     assert shifted.offset_mas == pytest.approx((0.1 * photometry.MAS, 0), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("pixfrac", "offset", "moved"),
+    [(0.8, 0.1, -0.1), (0.8, 0.3, -0.05), (0.8, 0.5, 0.0), (0.5, 0.2, -0.2), (1.0, 0.3, 0.0)],
+)
+def test_drops_smaller_than_pixels_move_a_star_by_what_their_geometry_says(pixfrac, offset, moved):
+    """Of drops at 0.3 and -0.7, 0.8 wide, shares of 0.6 and 0.2 lie in the pixel at 0: it shows the sky at 0.05."""
+    y, x = np.mgrid[:41, :41].astype(float)
+    star = np.exp(-((x - 20) ** 2 + (y - 20) ** 2) / (2 * 1.7**2)).astype(np.float32)
+    drizzler = Drizzler((41, 42), pixfrac=pixfrac, context=False)
+    pixel_map = PixelMap.from_positions(np.stack([x + offset, y], axis=-1))
+    drizzler.add(DrizzleImage(star, np.ones_like(star), pixel_map))
+    columns = np.arange(42)
+    assert (drizzler.data * columns).sum() / drizzler.data.sum() == pytest.approx(20 + offset + moved, abs=1e-4)
 
 
 def test_our_side_resamples_what_was_written(suite, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ DOCUMENTED_TYPES = {"con": np.int32, "dq": np.uint32}
 """Of planes that are not float32. The error of ``driz_err`` comes out of the peer as float64; its page says float32."""
 SLIVER = 1e-3
 """Weight, in units of the median weight, below which a relative difference is one of how a sliver of a pixel is cut."""
-
 MOST = 0.999
+"""Share of the values that are most of them."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class PlaneDifference:
     n_differing: int = 0
     """Of bits: pixels that differ."""
     n_nan_differing: int = 0
-    """Pixels that are NaN in one of the two only."""
+    """Pixels that are NaN, or infinite, in one of the two only."""
     max_relative: float = 0.0
-    """Over pixels with more than a sliver of weight."""
+    """Over pixels with more than a sliver of weight; infinite if the peer has zero where ours has not."""
     median_relative: float = 0.0
-    max_relative_anywhere: float | None = 0.0
-    """Over all pixels; None if one side has zero where the other has not."""
+    max_relative_anywhere: float = 0.0
+    """Over all pixels."""
     most_relative: float = 0.0
     """Over all but one in a thousand of the pixels with more than a sliver of weight."""
     most_absolute: float = 0.0
@@ -49,41 +50,53 @@ def compare_results(ours: Path, theirs: Path) -> dict[str, PlaneDifference]:
     compared = {}
     weight = np.load(theirs / "wht.npy")
     for name in ARRAYS:
-        paths = [folder / f"{name}.npy" for folder in (ours, theirs)]
-        present = [path.exists() for path in paths]
-        if all(present):
-            compared[name] = compare_planes(name, *(np.load(path) for path in paths), weight)
-        elif any(present):
-            compared[name] = PlaneDifference(problem=f"only {'ours' if present[0] else 'the peer'} has it")
+        paths = {side: folder / f"{name}.npy" for side, folder in (("ours", ours), ("the peer", theirs))}
+        planes = {side: np.load(path) for side, path in paths.items() if path.exists()}
+        if len(planes) == len(paths):
+            compared[name] = compare_planes(name, *planes.values(), weight)
+        for side, plane in planes.items() if len(planes) == 1 else ():
+            compared[name] = incomparable(f"only {side} has it", plane.size)
     return compared
+
+
+def incomparable(problem: str, n_pixels: int) -> PlaneDifference:
+    """Return the difference of planes that cannot be compared: every pixel differs, by any amount."""
+    return PlaneDifference(n_pixels, n_pixels, *[math.inf] * 6, problem=problem)
 
 
 def compare_planes(name: str, ours: NDArray[Any], theirs: NDArray[Any], weight: NDArray[Any]) -> PlaneDifference:
     """Compare one plane."""
     if ours.shape != theirs.shape or ours.dtype != DOCUMENTED_TYPES.get(name, np.float32):
-        return PlaneDifference(problem=f"{ours.dtype} {ours.shape}, the peer's {theirs.dtype} {theirs.shape}")
+        return incomparable(f"{ours.dtype} {ours.shape}, the peer's {theirs.dtype} {theirs.shape}", theirs.size)
     if name in EXACT:
         differing = np.argwhere(ours != theirs)
         return PlaneDifference(
             n_differing=len(differing), worst=tuple(map(int, differing[0])) if len(differing) else ()
         )
     both = np.isfinite(ours) & np.isfinite(theirs)
+    alike = (np.isnan(ours) & np.isnan(theirs)) | (ours == theirs)
     difference = np.where(both, np.abs(ours.astype(float) - theirs), 0.0)
     size = np.abs(theirs.astype(float))
     relative = np.divide(difference, size, out=np.zeros_like(difference), where=both & (size > 0))
     relative[both & (size == 0) & (difference > 0)] = np.inf
-    solid = both & (weight > SLIVER * np.median(weight[weight > 0])) & (size > 0)
+    solid = both & (weight > SLIVER * np.median(weight[weight > 0]))
     ranked = difference if name == "data" else np.where(solid, relative, 0.0)
     return PlaneDifference(
-        n_nan_differing=int(np.count_nonzero(np.isfinite(ours) != np.isfinite(theirs))),
+        n_nan_differing=int(np.count_nonzero(~both & ~alike)),
         max_relative=float(relative[solid].max(initial=0.0)),
         median_relative=float(np.median(relative[solid])) if solid.any() else 0.0,
-        max_relative_anywhere=float(relative.max()) if np.isfinite(relative.max()) else None,
-        most_relative=float(np.quantile(relative[solid], MOST)) if solid.any() else 0.0,
-        most_absolute=float(np.quantile(difference[both], MOST)) if both.any() else 0.0,
+        max_relative_anywhere=float(relative.max()),
+        most_relative=of_most(relative[solid]),
+        most_absolute=of_most(difference[both]),
         max_absolute=float(difference.max()),
         worst=tuple(map(int, np.unravel_index(np.argmax(ranked), ranked.shape))),
     )
+
+
+def of_most(values: NDArray[np.float64]) -> float:
+    """Return the largest of all but the largest values; some may be infinite."""
+    number = int(MOST * (values.size - 1))
+    return float(np.partition(values, number)[number]) if values.size else 0.0
 
 
 def differing_numbers(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sides import run_side
 
-from resample_suite.cases import TUNED, Case
+from resample_suite.cases import TUNED, WITH_STARS, Case
 from resample_suite.comparing import PlaneDifference, compare_results, differing_numbers, same_bytes
+from resample_suite.inputs import make_stars
+from resample_suite.photometry import StarFigures, measure_coadd
 from resample_suite.sky import PIXEL_ARCSEC, output_header
 
 PEER, PEER_TUNED, OURS_1, OURS_2 = "stcal", "stcal tuned", "1 thread", "2 threads"
@@ -52,6 +55,8 @@ class Result:
     differing_numbers: list[str]
     same_bytes: bool
     """Whether ours gives on two threads what it gives on one."""
+    stars: StarFigures | None = None
+    """The stars in our coadd, in the cases of `WITH_STARS`."""
 
     def speedup(self, ours: str, peer: str = PEER) -> float:
         """Return how many times faster ours is."""
@@ -80,7 +85,7 @@ def run_case(case: Case, folder: Path, size: int, warm_up_size: int, *, peer: st
     case
         What to run.
     folder
-        Where the inputs are; the planes of ours on one thread are kept in a folder named like the case.
+        Where the inputs are; a folder named like the case is there while it runs.
     size, warm_up_size
         Width of the exposures in both, pixels.
     peer
@@ -109,9 +114,9 @@ def run_case(case: Case, folder: Path, size: int, warm_up_size: int, *, peer: st
         compare_results(kept / OURS_1, kept / PEER),
         differing_numbers(measured[OURS_1].numbers, measured[PEER].numbers),
         same_bytes(kept / OURS_1, kept / OURS_2),
+        measure_coadd(np.load(kept / OURS_1 / "data.npy"), make_stars(size)) if case.name in WITH_STARS else None,
     )
-    for name in (PEER, OURS_2):
-        shutil.rmtree(kept / name)
+    shutil.rmtree(kept)
     return result
 
 

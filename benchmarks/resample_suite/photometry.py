@@ -29,6 +29,7 @@ class StarFigures:
     offset_mas: tuple[float, float]
     """Measured minus true position along x and y."""
     offset_scatter_mas: float
+    """The larger of the two axes."""
 
 
 def measure_coadd(image: NDArray[np.float32], stars: Stars) -> StarFigures:

@@ -21,6 +21,10 @@ MAX_MEDIAN_RELATIVE = 1e-7
 MAX_MEDIAN_RELATIVE_ORACLE = 3e-7
 """Of the kernels gaussian and lanczos, which add ten times as many values."""
 MAX_ABS_DATA = 3e-5
+NO_NOISE = ("data", "wht", *EXACT)
+"""The planes that are neither a variance nor an error."""
+MAX_OFFSET_MAS = 2.0
+"""Of the stars along each axis: their median from the truth, and their scatter; see `Case.keeps_places`."""
 
 
 def broken_promises(results: Iterable[Result], *, timed: bool = True) -> list[str]:
@@ -38,7 +42,8 @@ def of_numbers(result: Result) -> Iterator[str]:
         where = f"; the worst is at {plane.worst}" if plane.worst else ""
         if plane.problem:
             yield f"{name}: {plane.problem}"
-        elif name in EXACT and plane.n_differing:
+            continue
+        if name in EXACT and plane.n_differing:
             yield f"{name} differs in {plane.n_differing} pixels{where}"
         if plane.n_nan_differing:
             yield f"{name} is NaN in one of the two only, in {plane.n_nan_differing} pixels"
@@ -50,6 +55,9 @@ def of_numbers(result: Result) -> Iterator[str]:
             yield from above(f"{name}, relative", relative, MAX_RELATIVE, where)
             top = MAX_MEDIAN_RELATIVE_ORACLE if result.case.promise == "oracle" else MAX_MEDIAN_RELATIVE
             yield from above(f"{name}, relative in the median", plane.median_relative, top, "")
+    if result.case.keeps_places and result.stars is not None:
+        off = max(*map(abs, result.stars.offset_mas), result.stars.offset_scatter_mas)
+        yield from above("places of stars in mas", off, MAX_OFFSET_MAS, "")
     yield from result.differing_numbers
     if not result.same_bytes:
         yield "two threads do not give the bytes of one"
@@ -95,10 +103,8 @@ def summary(results: Iterable[Result]) -> dict[str, float | bool]:
         "nan_identical": not any(plane.n_nan_differing for planes in differences for plane in planes.values()),
         "max_rel_weight": max(planes["wht"].max_relative for planes in differences),
         "max_rel_variance": max(
-            planes[name].max_relative
-            for planes in differences
-            for name in planes
-            if name not in {"data", "wht", *EXACT}
+            (plane.max_relative for planes in differences for name, plane in planes.items() if name not in NO_NOISE),
+            default=0.0,
         ),
         "max_abs_data": max(planes["data"].max_absolute for planes in differences),
         "threads_identical": all(result.same_bytes for result in everything),

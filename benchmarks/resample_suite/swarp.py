@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
-from numpy.typing import NDArray
 from sides import ONE_THREAD, pinned
 
+from resample_suite.inputs import make_stars
+from resample_suite.photometry import StarFigures, measure_coadd
 from resample_suite.reading import read_exposure
 from resample_suite.sky import output_header
 
@@ -27,10 +28,9 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class SwarpResult:
-    """The coadd and the best wall time by number of threads."""
+    """The stars of its coadd, and the best wall time by number of threads."""
 
-    data: NDArray[np.float32]
-    """NaN where SWarp gave no weight."""
+    stars: StarFigures
     wall_s: dict[int, float]
 
 
@@ -55,7 +55,8 @@ def run_swarp(program: str, inputs: Path, size: int, *, rounds: int) -> SwarpRes
             subprocess.run(command, check=True, cwd=folder, capture_output=True, env=os.environ | ONE_THREAD)
             seconds.append(time.perf_counter() - start)
     data, weight = (np.asarray(fits.getdata(folder / name)) for name in ("coadd.fits", "coadd.weight.fits"))
-    return SwarpResult(np.where(weight > 0, data, np.nan), {n: min(seconds) for n, seconds in wall.items()})
+    stars = measure_coadd(np.where(weight > 0, data, np.nan), make_stars(size))
+    return SwarpResult(stars, {n: min(seconds) for n, seconds in wall.items()})
 
 
 def write_images(inputs: Path, folder: Path) -> list[str]:

@@ -73,12 +73,14 @@ class CoaddFile:
         Raises
         ------
         ValueError
-            If the rows do not fit, or planes are there that were not, or the other way round.
+            If the rows do not fit, or the band has other planes than those before.
         """
-        for name, (field, dtype) in PLANES.items():
+        given = [name for name, (field, _) in PLANES.items() if getattr(band, field) is not None]
+        if self._rows and given != list(self._planes):
+            raise ValueError(f"a band has the planes {', '.join(given)}, those before {', '.join(self._planes)}")
+        for name in given:
+            field, dtype = PLANES[name]
             values = getattr(band, field)
-            if values is None:
-                continue
             stack = values if values.ndim > 2 else values[np.newaxis]
             planes = self._planes.setdefault(name, [])
             while len(planes) < len(stack):

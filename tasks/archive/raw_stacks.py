@@ -98,10 +98,12 @@ class StackHeader:
         MissingKeywordError
             If the keyword is in neither header, or not a number.
         """
+        found = math.nan
         with suppress(ValueError):
             # a number from the command line is a text, and no keyword is a number
-            return float(source)
-        found = self.number_or_nan(str(source))
+            found = float(source)
+        if not math.isfinite(found):
+            found = self.number_or_nan(str(source))
         if math.isnan(found):
             raise MissingKeywordError(
                 f"{self.name} has no number {source} in its headers; set the number itself in external_stack, or the "

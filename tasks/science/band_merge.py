@@ -23,7 +23,8 @@ from tasks.science.plane_merge import (
     merge_averaged,
     merge_mean,
     merge_propagated,
-    set_reciprocals,
+    set_inverses,
+    set_variance_weights,
     take_plane,
 )
 
@@ -84,17 +85,18 @@ class Row(NamedTuple):
 def _merge_variances(out: Output, how: Merge, sums: Floats32, n_planes: int, row: Row, space: Floats) -> None:
     """Merge one row of the averaged variances."""
     first, y, x, n = row.first, row.y, row.x, row.n
-    weight, errors, variance_weights = space[0, :n], space[3, :n], space[4, :n]
+    weight, errors, variance_weights, inverse_weight = space[0, :n], space[3, :n], space[4, :n], space[5, :n]
+    set_inverses(weight, inverse_weight)
     for c in range(n):
         variance_weights[c] = how.variance_weight
     if how.weight_place >= 0:
         take_plane(sums, first, how.weight_place, n_planes, errors)
-        set_reciprocals(errors, weight, variance_weights)
+        set_variance_weights(errors, inverse_weight, variance_weights)
     for k in range(len(how.averaged_places)):
         if how.averaged_places[k] >= 0:
             take_plane(sums, first, how.averaged_places[k], n_planes, errors)
             variance, totals = out.averaged[k, y, x : x + n], out.averaged_totals[k, y, x : x + n]
-            merge_averaged(variance, totals, errors, weight, variance_weights)
+            merge_averaged(variance, totals, errors, weight, inverse_weight, variance_weights)
 
 
 @njit(**PART)

@@ -108,10 +108,12 @@ def _read_values(
         elif source >= 0:
             root = source < image.n_variances
             not_finite += _scaled_row(image.planes[source][j, start:stop], root, image.scale, weights, row)
-        else:
-            fixed = np.float32(1.0 if source == ONE else 0.0)
+        elif source == ONE:
             for k in range(n):
-                row[k] = fixed
+                row[k] = np.float32(1.0)
+        else:
+            # working space is 0 from the start
+            continue
         at = np.uint64(plane)
         for k in range(n):
             values[at] = row[k]
@@ -137,11 +139,10 @@ def _add_run(
         fill_areas(positions, n, shares)
         set_row(m, j, start, stop, 0.0, space.cubics)
     fill_run(m, j, start, stop, drop.half, space.cubics, positions)
-    first, last = 0, n
+    first, last = used_range(band, drop, positions, weights, n)
+    if first == last:
+        return
     if drop.kind == SQUARE:
-        first, last = used_range(band, positions, weights, n)
-        if first == last:
-            return
         share_in_four(positions, first, last, drop.half, shares)
     else:
         share_products(drop, positions, n, image.holds_flux, shares)

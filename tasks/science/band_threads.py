@@ -74,9 +74,8 @@ class BandWork:
         """Number of planes of a band."""
         return len(self.source.sources)
 
-    def small_space(self) -> Space:
-        """Return working space for a thread."""
-        profile_size = 2 * int(np.ceil(self.drop.reach)) + 4
+    def small_space(self, n_columns: int) -> Space:
+        """Return working space for a thread, for bands of at most so many columns."""
         return Space(
             positions=np.zeros(N_POSITIONS),
             shares=np.zeros(N_SHARES),
@@ -88,8 +87,8 @@ class BandWork:
             corners=np.zeros(N_CORNERS),
             nine=np.zeros(N_NINE),
             areas=np.zeros(BAND_ROWS + 1),
-            along_x=np.zeros(profile_size),
-            along_y=np.zeros(profile_size),
+            along_x=np.zeros(n_columns),
+            along_y=np.zeros(BAND_ROWS),
         )
 
 
@@ -129,7 +128,7 @@ class BandThreads:
         queue = iter(bands)
 
         def drain(buffer: BandBuffer) -> int:
-            space, rows, count = work.small_space(), np.zeros((MERGE_ROWS, n_columns)), 0
+            space, rows, count = work.small_space(n_columns), np.zeros((MERGE_ROWS, n_columns)), 0
             # the iterator of a list gives each band to one thread only
             for window in queue:
                 band = Band(window.x_min, window.y_min, window.x_max, window.y_max, work.n_linear, work.n_planes)

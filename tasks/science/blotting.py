@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.errors import ConfigError, ShapeMismatchError
 from tasks.products.windows import Window
-from tasks.science.interpolation import POINTS, Interpolation, interpolate
+from tasks.science.interpolation import POINTS, Interpolation, as_plane, interpolate
 from tasks.science.pixel_map import PixelMap, make_pixel_map
 from tasks.science.resample_maps import valid_window
 from tasks.science.resample_wcs import ImageWCS, map_between, pixel_frame
@@ -54,7 +54,7 @@ def blot(
     Parameters
     ----------
     data
-        The image, shape (my, mx), float32; NaN where it knows nothing; not changed.
+        The image, shape (my, mx), float32; NaN, or masked, where it knows nothing; not changed.
     pixel_map
         Where the pixels of the exposure fall on the image: a map with the exposure as input and the image as output, or
         the positions themselves, x first, shape (ny, nx, 2), NaN where there are none.
@@ -79,7 +79,7 @@ def blot(
     ConfigError
         If the interpolation, the kind of the values, or the number of threads is not one of those above.
     ValueError
-        If positions have another shape than (ny, nx, 2).
+        If positions have another shape than (ny, nx, 2), or fewer than two rows or columns.
     """
     return blot_all(
         [(data, interpolation)], pixel_map, pixels_hold=pixels_hold, fill_value=fill_value, n_threads=n_threads
@@ -116,7 +116,7 @@ def blot_all(
         if image.ndim != 2:
             raise ShapeMismatchError(f"An image of shape {image.shape} cannot be blotted; it must have two axes.")
     known_map = pixel_map if isinstance(pixel_map, PixelMap) else PixelMap.from_positions(pixel_map)
-    sources = [(np.ascontiguousarray(image, dtype=np.float32), POINTS[choice]) for image, choice in images]
+    sources = [(as_plane(image), POINTS[choice]) for image, choice in images]
     results = [np.full(known_map.shape, fill_value, np.float32) for _ in images]
     window = known_map.window
 

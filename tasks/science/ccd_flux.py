@@ -28,7 +28,7 @@ class FluxRows:
     weight: Plane
     """Inverse variance of the flux; pixels with 0 are not used, whatever their flux."""
     variance: Plane
-    """Variance of the flux without the photon noise of sources; 0 where the weight is."""
+    """Variance of the flux without the photon noise of sources, where the weight is positive."""
     dq: NDArray[np.uint32]
     """Standard data-quality flags."""
 

@@ -1,7 +1,8 @@
 """A tile from CCDs: drizzled a band of rows at a time, so that memory grows with neither its height nor their number.
 
 Of each CCD only the rows that reach the band are read, and those of the next CCD while the present one is drizzled. The
-bands follow each other, and within a band the CCDs in the order in which they are given, whatever arrives when.
+bands follow each other, and within a band the CCDs in the order in which they are given, whatever arrives when. Between
+bands nothing is kept of a CCD but where it lies.
 """
 
 from __future__ import annotations
@@ -18,24 +19,34 @@ from numpy.typing import NDArray
 
 from tasks.products.dq import DQFlag
 from tasks.products.images import CoaddMetadata, CoaddPlanes
-from tasks.science.ccd_flux import FluxRows
-from tasks.science.drizzling import DrizzleImage, Drizzler, FluxKernel
+from tasks.science.drizzling import CONTEXT_BITS, DrizzleImage, Drizzler, FluxKernel
 from tasks.science.tile_ccds import TileCcd
-from tasks.science.tile_parts import part_of_map, read_ahead, rows_reaching
+from tasks.science.tile_parts import read_ahead
 
 Plane = NDArray[np.float32]
 Shape = tuple[int, int]
 
-BAND_ROWS = 1024
+MAX_BAND_ROWS = 1024
 """Rows of a band: its planes take 0.3 GB for a tile of 10,000 pixels, and CCDs are cut into a handful of parts."""
-CONTEXT_BITS = 32
+STRIP_ROWS = 64
+"""Bands consist of strips of so many rows, in which files of coadds are compressed."""
+OTHER_PLANES = 6
+"""Planes of a band besides those of the context."""
+
+
+def band_height(n_ccds: int) -> int:
+    """Return the rows of a band: from 65 CCDs on fewer, as every 32 of them have a context plane that takes memory."""
+    n_context = max(2, -(-n_ccds // CONTEXT_BITS))
+    n_strips = MAX_BAND_ROWS * (OTHER_PLANES + 2) // (OTHER_PLANES + n_context) // STRIP_ROWS
+    return max(1, n_strips) * STRIP_ROWS
 
 
 @dataclass
 class _Share:
     """How much one CCD gave to a tile."""
 
-    index: int
+    number: int
+    """Its place among those that gave anything, which chooses its context bit."""
     n_pixels: int = 0
     weight: float = 0.0
 
@@ -63,7 +74,7 @@ class _Part:
 
 @dataclass(eq=False)
 class Coaddition:
-    """Drizzles CCDs onto a tile; what the whole tile is like is known when the last band is made."""
+    """Drizzles CCDs onto a tile, once; what the whole tile is like is known when the last band is made."""
 
     ccds: Sequence[TileCcd]
     wcs: WCS
@@ -74,11 +85,12 @@ class Coaddition:
     pixfrac: float = 1.0
     n_threads: int = 1
     """Threads that share a band; the bits do not depend on it."""
-    band_rows: int = BAND_ROWS
+    band_rows: int = MAX_BAND_ROWS
+    """Rows of a band; `band_height` says how many keep the memory bounded."""
     tell: Callable[[str], None] = field(default=lambda _text: None)
     """Is told of every band that is done, in a sentence."""
-    _shares: list[_Share] = field(default_factory=list, init=False)
-    # in the order of the context bits
+    # by the place of the CCD among all, in the order of the context bits
+    _shares: dict[int, _Share] = field(default_factory=dict, init=False)
     _totals: _Totals = field(default_factory=_Totals, init=False)
 
     def bands(self) -> Iterator[CoaddPlanes]:
@@ -89,35 +101,53 @@ class Coaddition:
         CoaddPlanes
             The planes of one band; of the context as many as the CCDs need that contributed so far.
         """
-        parts = [list(self._parts(first)) for first in range(0, self.shape[0], self.band_rows)]
-        rows = read_ahead(list(chain(*parts)), lambda part: self.ccds[part.index].read(part.rows))
-        done = 0
-        with closing(rows):
-            for number, here in enumerate(parts):
-                drizzler = self._drizzler(number * self.band_rows)
-                for part, prepared in islice(rows, len(here)):
-                    self._add(drizzler, part, prepared)
-                done += len(here)
+        firsts = range(0, self.shape[0], self.band_rows)
+        parts = [list(self._parts(first)) for first in firsts]
+        n_parts, done = sum(map(len, parts)), 0
+        with closing(read_ahead(list(chain(*parts)), self._image)) as images:
+            for first, here in zip(firsts, parts, strict=True):
+                drizzler = self._drizzler(first)
+                self._add(drizzler, islice(images, len(here)))
                 planes = self._finish(drizzler)
                 # else the planes of two bands were in memory while the next begins
                 del drizzler
                 yield planes
                 del planes
-                last = min((number + 1) * self.band_rows, self.shape[0])
-                share = done / max(1, sum(map(len, parts)))
-                self.tell(f"rows up to {last} of {self.shape[0]} are done, {share:.0%} of the work")
+                done += len(here)
+                last = min(first + self.band_rows, self.shape[0])
+                self.tell(f"rows up to {last} of {self.shape[0]} are done, {done / max(1, n_parts):.0%} of the work")
 
     def _parts(self, first: int) -> Iterator[_Part]:
         """Return the rows of every CCD that reach the band that begins with a row of the tile."""
-        last = min(first + self.band_rows, self.shape[0]) - 1
+        last = first + self._band_shape(first)[0] - 1
         for index, ccd in enumerate(self.ccds):
-            rows = rows_reaching(ccd.pixel_map, first, last)
+            rows = ccd.place.rows_reaching(first, last)
             if rows is not None:
                 yield _Part(index, first, rows)
 
+    def _band_shape(self, first: int) -> Shape:
+        return min(self.band_rows, self.shape[0] - first), self.shape[1]
+
+    def _image(self, part: _Part) -> DrizzleImage | None:
+        """Read a part of a CCD; None if it does not reach the band."""
+        ccd = self.ccds[part.index]
+        pixel_map = ccd.place.map_rows(part.rows, part.first, self._band_shape(part.first))
+        if pixel_map is None:
+            return None
+        rows = ccd.read(part.rows)
+        return DrizzleImage(
+            rows.flux,
+            rows.weight,
+            pixel_map,
+            variances=(rows.variance,),
+            dq=rows.dq,
+            exposure_time=ccd.input.photometry.exposure_time_s,
+            holds_flux=True,
+        )
+
     def _drizzler(self, first: int) -> Drizzler:
         return Drizzler(
-            (min(self.band_rows, self.shape[0] - first), self.shape[1]),
+            self._band_shape(first),
             kernel=self.kernel,
             pixfrac=self.pixfrac,
             n_images=len(self._shares) or 1,
@@ -129,31 +159,19 @@ class Coaddition:
             n_threads=self.n_threads,
         )
 
-    def _add(self, drizzler: Drizzler, part: _Part, rows: FluxRows) -> None:
-        ccd = self.ccds[part.index]
-        light = ccd.input.photometry
-        pixel_map = part_of_map(ccd.pixel_map, part.rows, part.first, drizzler.weight.shape)
-        if pixel_map is None:
-            return
-        image = DrizzleImage(
-            rows.flux,
-            rows.weight,
-            pixel_map,
-            variances=(rows.variance,),
-            dq=rows.dq,
-            exposure_time=light.exposure_time_s,
-            holds_flux=True,
-        )
-        known = [item.index for item in self._shares]
-        number = known.index(part.index) if part.index in known else len(known)
-        before = _total(drizzler.weight)
-        n_pixels = drizzler.add(image, number=number)
-        if n_pixels and number == len(known):
-            self._shares.append(_Share(part.index))
-        if n_pixels:
-            self._shares[number].n_pixels += n_pixels
-            self._shares[number].weight += _total(drizzler.weight) - before
-            self._totals.electrons += light.gain / light.flux_scale * n_pixels
+    def _add(self, drizzler: Drizzler, images: Iterable[tuple[_Part, DrizzleImage | None]]) -> None:
+        """Drizzle parts of CCDs onto their band, and count what each gave."""
+        total = 0.0
+        for part, image in images:
+            share = self._shares.get(part.index) or _Share(len(self._shares))
+            n_pixels = 0 if image is None else drizzler.add(image, number=share.number)
+            if n_pixels:
+                self._shares[part.index] = share
+                before, total = total, _total(drizzler.weight)
+                share.n_pixels += n_pixels
+                share.weight += total - before
+                light = self.ccds[part.index].input.photometry
+                self._totals.electrons += light.gain / light.flux_scale * n_pixels
 
     def _finish(self, drizzler: Drizzler) -> CoaddPlanes:
         """Return the planes of a band, and count them in."""
@@ -184,13 +202,13 @@ class Coaddition:
         pixel_scale_arcsec
             Size of the pixels of the tile.
         """
-        used, covered = [self.ccds[share.index] for share in self._shares], max(1, self._totals.covered)
+        used, covered = [self.ccds[index] for index in self._shares], max(1, self._totals.covered)
         return CoaddMetadata(
-            saturation=min((ccd.saturation / ccd.pixel_map.mean_area for ccd in used), default=math.inf),
+            saturation=min((ccd.saturation / ccd.place.mean_area for ccd in used), default=math.inf),
             gain=self._totals.electrons / covered,
             inputs=tuple(
                 replace(ccd.input, n_pixels=share.n_pixels, weight=share.weight)
-                for ccd, share in zip(used, self._shares, strict=True)
+                for ccd, share in zip(used, self._shares.values(), strict=True)
             ),
             kernel=self.kernel,
             pixfrac=self.pixfrac,
@@ -202,40 +220,3 @@ class Coaddition:
 
 def _total(plane: Plane) -> float:
     return float(np.sum(plane, dtype=np.float64))
-
-
-def join_bands(bands: Iterable[CoaddPlanes]) -> CoaddPlanes:
-    """Return the planes of a whole tile."""
-    found = list(bands)
-    n_planes = max((len(band.context) for band in found if band.context is not None), default=0)
-    whole = {
-        name: np.concatenate([getattr(band, name) for band in found])
-        for name in ("sci", "weight", "variance", "dq", "time")
-    }
-    context = np.zeros((n_planes, *whole["sci"].shape), np.int32)
-    first = 0
-    for band in found:
-        last = first + len(band.sci)
-        if band.context is not None:
-            context[: len(band.context), first:last] = band.context
-        first = last
-    return CoaddPlanes(context=context, **whole)
-
-
-def contributing_inputs(context: NDArray[np.int32], x: int, y: int) -> tuple[int, ...]:
-    """Return the numbers of the inputs that contributed to one pixel of a tile.
-
-    Parameters
-    ----------
-    context
-        Context planes, shape (nplanes, ny, nx).
-    x, y
-        The pixel, counted from 0.
-    """
-    words = np.ascontiguousarray(context[:, y, x]).view(np.uint32)
-    return tuple(
-        plane * CONTEXT_BITS + bit
-        for plane, word in enumerate(words)
-        for bit in range(CONTEXT_BITS)
-        if int(word) >> bit & 1
-    )

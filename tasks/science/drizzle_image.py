@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ Plane = NDArray[np.float32]
 class DrizzleImage:
     """One image that is added to an output. Arrays have the shape (ny, nx) of the pixel map and are not changed.
 
-    Arrays that are not C-contiguous in native byte order and of the stated type are copied.
+    Arrays that are read-only, or not C-contiguous in native byte order and of the stated type, are copied. What a
+    masked array masks is as if it were NaN.
     """
 
     data: Plane
@@ -79,12 +80,11 @@ def band_layout(image: DrizzleImage, *, averaged: bool, propagated: bool, error:
         error_place = len(linear)
         linear.append(n_variances)
     present = [plane is not None for plane in image.variances]
-    averaged_places = list(_places(linear, present)) if averaged else []
+    averaged_places = _placed(linear, present) if averaged else []
     linear += [NOTHING] * (-len(linear) % LANES)
     n_linear = len(linear)
-    propagated_places = (
-        [place + n_linear if place >= 0 else -1 for place in _places(squared, present)] if propagated else []
-    )
+    places = _placed(squared, present) if propagated else []
+    propagated_places = [place + n_linear if place >= 0 else -1 for place in places]
     squared += [NOTHING] * (-len(squared) % LANES)
     return BandLayout(
         np.array(linear + squared, np.int64),
@@ -95,12 +95,14 @@ def band_layout(image: DrizzleImage, *, averaged: bool, propagated: bool, error:
     )
 
 
-def _places(planes: list[int], present: Iterable[bool]) -> Iterator[int]:
+def _placed(planes: list[int], present: Iterable[bool]) -> list[int]:
     """Append the variances that are present to the planes; return the place of each, -1 for the others."""
+    places = []
     for number, is_present in enumerate(present):
         if is_present:
             planes.append(number)
-        yield len(planes) - 1 if is_present else -1
+        places.append(len(planes) - 1 if is_present else -1)
+    return places
 
 
 def readable(image: DrizzleImage, layout: BandLayout, *, with_dq: bool) -> Source:
@@ -109,19 +111,19 @@ def readable(image: DrizzleImage, layout: BandLayout, *, with_dq: bool) -> Sourc
     Raises
     ------
     ValueError
-        If an array has another shape than the pixel map, or the scale is not positive and finite.
+        If an array has another shape than the pixel map, the scale is not positive and finite, or the level not finite.
     TypeError
         If the flags are not integers of at most 32 bits.
     """
     if not 0 < image.scale < np.inf:
         raise ValueError(f"The scale of an image must be positive and finite, not {image.scale}.")
+    if not np.isfinite(image.level):
+        raise ValueError(f"The level of an image must be finite, not {image.level}.")
     shape = image.pixel_map.shape
     planes = [_checked(f"variance {number}", plane, shape) for number, plane in enumerate(image.variances)]
     planes.append(_checked("error", image.error, shape))
     planes += [np.zeros((1, 1), np.float32)] * (MAX_PLANES - len(planes))
-    has_dq = with_dq and image.dq is not None
-    if has_dq and (image.dq.dtype.kind not in "iu" or image.dq.dtype.itemsize > 4):  # type: ignore[union-attr]
-        raise TypeError(f"Flags must be integers of at most 32 bits, not {image.dq.dtype}.")  # type: ignore[union-attr]
+    dq = _unsigned(image.dq) if with_dq and image.dq is not None else None
     window = image.pixel_map.window
     return Source(
         window.x_min,
@@ -131,14 +133,21 @@ def readable(image: DrizzleImage, layout: BandLayout, *, with_dq: bool) -> Sourc
         _checked("data", image.data, shape),
         _checked("weight", image.weight, shape),
         tuple(planes),
-        _checked("flag plane", image.dq if has_dq else None, shape, np.uint32),
+        _checked("flag plane", dq, shape, np.uint32),
         layout.sources,
         len(image.variances),
         np.float32(image.level),
         np.float32(image.scale),
-        has_dq,
+        dq is not None,
         image.holds_flux,
     )
+
+
+def _unsigned(dq: NDArray[Any]) -> NDArray[Any]:
+    """Return flags without a sign: its bit is a flag like the others."""
+    if dq.dtype.kind not in "iu" or dq.dtype.itemsize > 4:
+        raise TypeError(f"Flags must be integers of at most 32 bits, not {dq.dtype}.")
+    return np.asarray(dq).astype(f"u{dq.dtype.itemsize}", copy=False)
 
 
 def _checked(
@@ -148,14 +157,20 @@ def _checked(
         return np.zeros((1, 1), dtype)
     if plane.shape != shape:
         raise ValueError(f"The {name} of an image has the shape {plane.shape}, its pixel map {shape}; they must agree.")
-    return np.ascontiguousarray(plane, dtype=dtype)
+    if isinstance(plane, np.ma.MaskedArray):
+        plane = np.ma.filled(plane.astype(dtype), np.nan)
+    # arrays that differ in any of this are other types to compiled code
+    return np.require(plane, dtype, ["C", "ALIGNED", "WRITEABLE", "ENSUREARRAY"])
 
 
-def is_complete(image: DrizzleImage) -> bool:
-    """Tell whether an image has all variances, and its error, at all pixels that can contribute."""
-    used = (image.weight > 0) & np.isfinite(image.data)
-    planes = [*image.variances, *([image.error] if image.error is not None else [])]
-    return all(plane is not None and _is_known(plane, used) for plane in planes)
+def is_complete(image: DrizzleImage, source: Source, *, variances: bool, error: bool) -> bool:
+    """Tell whether an image has its variances, its error, or both, at all pixels that can contribute."""
+    given = (*image.variances, image.error)
+    asked = range(0 if variances else source.n_variances, source.n_variances + error)
+    if any(given[k] is None for k in asked):
+        return False
+    used = (source.weight > 0) & np.isfinite(source.data)
+    return all(_is_known(source.planes[k], used) for k in asked)
 
 
 def _is_known(plane: Plane, used: NDArray[np.bool_]) -> bool:

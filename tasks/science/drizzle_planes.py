@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.science.band_merge import Merge, Output
+from tasks.science.band_sums import Source
 from tasks.science.drizzle_image import BandLayout, DrizzleImage, is_complete
 
 Plane = NDArray[np.float32]
@@ -43,7 +44,7 @@ class OutputPlanes:
         self.dq = np.zeros(shape, np.uint32) if dq else None
         self.exposure_time = np.zeros(shape, np.float32) if exposure_time else None
 
-    def prepare(self, image: DrizzleImage, number: int) -> None:
+    def prepare(self, image: DrizzleImage, source: Source, number: int) -> None:
         """Make room for an image: its context plane, and own weights for planes that it does not have whole."""
         if self.context_words is not None:
             self.n_context = max(self.n_context, number // CONTEXT_BITS + 1)
@@ -51,9 +52,10 @@ class OutputPlanes:
             if missing > 0:
                 more = np.zeros((missing, *self.data.shape), np.uint32)
                 self.context_words = np.concatenate([self.context_words, more])
-        n_planes = len(self.propagated) + (self.error is not None)
-        if n_planes and len(self.totals) == 0 and not is_complete(image):
-            self.totals = np.repeat(self.weight[None], n_planes, axis=0)
+        variances, error = len(self.propagated) > 0, self.error is not None
+        one_weight = (variances or error) and len(self.totals) == 0
+        if one_weight and not is_complete(image, source, variances=variances, error=error):
+            self.totals = np.repeat(self.weight[None], len(self.propagated) + error, axis=0)
 
     def output(self, number: int) -> Output:
         """Return the planes as compiled code reads them, with the context plane of an image."""

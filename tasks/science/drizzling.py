@@ -29,6 +29,8 @@ Kernel = Literal["square", "gaussian", "point", "turbo", "lanczos2", "lanczos3"]
 FluxKernel = Literal["square", "turbo", "point"]
 """The kernels that conserve flux."""
 KERNELS: tuple[Kernel, ...] = ("square", "gaussian", "point", "turbo", "lanczos2", "lanczos3")
+SCALED_KERNELS: tuple[Kernel, ...] = ("gaussian", "turbo", "lanczos2", "lanczos3")
+"""The kernels whose size is given in output pixels."""
 MAX_PIXFRAC = 2.0
 
 
@@ -185,13 +187,16 @@ class Drizzler:
         ------
         ValueError
             If an array has another shape than the pixel map, there are not as many variances as planes, the number is
-            negative, or a scale is not positive and finite.
+            negative, a scale is not positive and finite, or the level is not finite.
         TypeError
             If the flags are not integers of at most 32 bits.
         """
         if len(image.variances) != self._n_variances:
             raise ValueError(f"The image has {len(image.variances)} variances, the output {self._n_variances}.")
-        scale_ratio = image.pixel_map.scale_ratio if image.scale_ratio is None else image.scale_ratio
+        scale_ratio = image.scale_ratio
+        if scale_ratio is None:
+            # a map of few scattered pixels may not know it, and the other kernels do not need it
+            scale_ratio = image.pixel_map.scale_ratio if self.kernel in SCALED_KERNELS else 1.0
         if not 0 < scale_ratio < np.inf:
             raise ValueError(f"The scale ratio of an image must be positive and finite, not {scale_ratio}.")
         number = self._n_images if number is None else number
@@ -203,7 +208,7 @@ class Drizzler:
         drop, table = make_drop(self.kernel, self.pixfrac, scale_ratio)
         arrays = image.pixel_map.arrays
         extents = tile_extents(arrays, image.pixel_map.window, half=drop.half, reach=drop.reach)
-        self._planes.prepare(image, number)
+        self._planes.prepare(image, source, number)
         bands = touched_bands(extents, self.shape)
         if not bands:
             return 0

@@ -35,6 +35,8 @@ TABLE_STEP = 0.003
 POINT_PIXFRAC = 0.001
 """Up to this size a drop is a point, as in drizzle."""
 _LANES = np.uint64(LANES)
+LARGEST_DROP = 1e6
+"""Output pixels that a drop may extend over: larger ones lie across a break of the map; their areas are rounding."""
 ADDED, ADDED_POSITIVE = 1, 3
 """Marks of an output pixel to which a kernel with negative parts added anything, and something positive."""
 
@@ -126,9 +128,10 @@ def add_large_drop(
     """
     x0, x1, x2, x3 = corners[i], corners[i + RUN], corners[i + 2 * RUN], corners[i + 3 * RUN]
     y0, y1, y2, y3 = corners[i + 4 * RUN], corners[i + 5 * RUN], corners[i + 6 * RUN], corners[i + 7 * RUN]
-    x_low, x_high = max(column, float(band.x_min)), min(column + nearest(max(x0, x1, x2, x3)), band.x_max - 1.0)
-    y_low, y_high = max(row, float(band.y_min)), min(row + nearest(max(y0, y1, y2, y3)), band.y_max - 1.0)
-    if not (x_low <= x_high and y_low <= y_high):
+    right, top = nearest(max(x0, x1, x2, x3)), nearest(max(y0, y1, y2, y3))
+    x_low, x_high = max(column, float(band.x_min)), min(column + right, band.x_max - 1.0)
+    y_low, y_high = max(row, float(band.y_min)), min(row + top, band.y_max - 1.0)
+    if not (x_low <= x_high and y_low <= y_high and max(right, top) <= LARGEST_DROP):
         return
     first_row, n_rows = int(y_low - row), int(y_high - y_low) + 1
     scale = 2.0 / ((x1 - x3) * (y0 - y2) - (x0 - x2) * (y1 - y3))
@@ -181,7 +184,7 @@ def add_product(
     dq
         Its flags.
     along_x, along_y
-        Working space, as long as a drop has columns or rows.
+        Working space, as long as the band has columns and rows.
     """
     if drop.kind == LANCZOS:
         x_low, x_high = np.floor(x - drop.reach) + 1.0, np.floor(x + drop.reach)

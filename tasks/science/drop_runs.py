@@ -44,8 +44,12 @@ Indices = NDArray[np.int64]
 
 
 @njit(**PART)
-def _beside(band: Band, positions: Floats, k: int) -> bool:
-    """Tell whether a pixel's drop is certainly above or below a band: corners lie between the positions around it."""
+def _beside(band: Band, drop: Drop, positions: Floats, k: int) -> bool:
+    """Tell whether a pixel's drop is certainly above or below a band."""
+    if drop.kind != SQUARE:
+        y = positions[UPPER_Y + k + 1]
+        return (y + drop.reach < band.y_min - 0.5) | (y - drop.reach > band.y_max - 0.5)  # type: ignore[no-any-return]
+    # the corners lie between the positions around the pixel
     below = above = True
     for slot in (UPPER_Y, LOWER_Y):
         for neighbour in range(3):
@@ -56,12 +60,12 @@ def _beside(band: Band, positions: Floats, k: int) -> bool:
 
 
 @njit(**PART)
-def used_range(band: Band, positions: Floats, weights: Floats, n: int) -> tuple[int, int]:
+def used_range(band: Band, drop: Drop, positions: Floats, weights: Floats, n: int) -> tuple[int, int]:
     """Return a run without the pixels at its ends that cannot add to the band."""
     first, last = 0, n
-    while first < last and (weights[first] == 0.0 or _beside(band, positions, first)):
+    while first < last and (weights[first] == 0.0 or _beside(band, drop, positions, first)):
         first += 1
-    while last > first and (weights[last - 1] == 0.0 or _beside(band, positions, last - 1)):
+    while last > first and (weights[last - 1] == 0.0 or _beside(band, drop, positions, last - 1)):
         last -= 1
     return first, last
 
@@ -148,8 +152,8 @@ def add_drops(
     for k in range(first, last):
         at = np.uint64(k)
         weight, area = weights[at], shares[np.uint64(AREA) + at]
-        # NaN is no area
-        if weight == 0.0 or not area > 0.0:
+        # NaN is no area, nor has a drop a finite one whose corner is not
+        if weight == 0.0 or not 0.0 < area < np.inf:
             continue
         if holds_flux:
             weight *= area * area

@@ -44,15 +44,14 @@ def interpret_good_bits(good_bits: GoodBits, flag_names: FlagNames = None) -> in
     TypeError
         If it is neither a whole number, a string, a list of them nor None.
     ValueError
-        If a number in a list is not a single bit, separators are mixed, ``~`` stands inside, or there are names but no
-        table of them.
+        If a number in a list is not a single bit, separators are mixed, ``~`` or brackets stand inside, an item of a
+        list is itself a list, or there are names but no table of them.
     KeyError
         If the table has no flag of a name, or names and numbers are mixed.
     """
     if isinstance(good_bits, Iterable) and not isinstance(good_bits, str):
-        good_bits = [item if isinstance(item, str) else _whole(item, good_bits) for item in good_bits]
+        good_bits = [_item(item, good_bits) for item in good_bits]
         if any(isinstance(item, str) for item in good_bits):
-            # a list of strings has the grammar of a string
             good_bits = ",".join(str(item) for item in good_bits)
     elif good_bits is not None and not isinstance(good_bits, str):
         good_bits = _whole(good_bits, good_bits)
@@ -92,6 +91,14 @@ def good_pixels(dq: NDArray[np.integer], good_bits: int | None) -> NDArray[np.bo
     return clear
 
 
+def _item(item: object, whole: object) -> int | str:
+    if not isinstance(item, str):
+        return _whole(item, whole)
+    if not re.fullmatch(r"\s*\w+\s*", item):
+        raise ValueError(f"good_bits {whole!r} holds {item!r}; each item of a list must be a single flag.")
+    return item
+
+
 def _whole(item: object, whole: object) -> int:
     if isinstance(item, bool | np.bool_) or not isinstance(item, int | np.integer):
         raise TypeError(f"good_bits must be a whole number, a string, a list of them or None, not {whole!r}.")
@@ -105,12 +112,16 @@ def _as_list(good_bits: GoodBits) -> list[int | str]:
 def _explained(good_bits: GoodBits, flag_names: FlagNames) -> Exception:
     """Return the error that says what is wrong with a list that could not be parsed."""
     text = good_bits.strip() if isinstance(good_bits, str) else ",".join(map(str, _as_list(good_bits)))
-    body = text[1:] if text.startswith("~") else text
+    body = (text[1:] if text.startswith("~") else text).strip()
+    while body.startswith("(") and body.endswith(")"):
+        body = body[1:-1].strip()
     if "~" in body:
         return ValueError(f"The ~ of good_bits {text!r} may only stand once, before the whole list.")
     if sum(separator in body for separator in ",+|") > 1:
         return ValueError(f"good_bits {text!r} mixes separators: use only one of comma, plus and bar.")
-    items = [item.strip() for item in re.split(r"[,+|]", body.strip("() "))] if text else []
+    if re.search(r"[()]", body):
+        return ValueError(f"The brackets of good_bits {text!r} must enclose the whole list.")
+    items = [item.strip() for item in re.split(r"[,+|]", body)]
     numbers = [item for item in items if re.fullmatch(r"[+-]?\d+", item)]
     if not all(items):
         return ValueError(f"good_bits {text!r} has an empty place: write a flag on either side of each separator.")

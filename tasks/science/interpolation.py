@@ -34,6 +34,14 @@ LEAST_KNOWN = 0.5
 """Share of the weight that known pixels must have where a neighbour is missing."""
 
 
+def as_plane(values: NDArray[np.floating | np.integer]) -> Plane:
+    """Return an image as compiled code reads it: C-contiguous float32, NaN where a masked array has no value."""
+    with np.errstate(over="ignore"):
+        filled = np.ma.asarray(values, np.float32).filled(np.nan)
+    # an array that differs in any of this is another type, for which all would be compiled again
+    return np.require(filled, np.float32, ["C", "ALIGNED", "WRITEABLE", "ENSUREARRAY"])
+
+
 @njit(cache=True, nogil=True)
 def _polynomial_weights(fraction: float, n_points: int, weights: Floats) -> None:
     """Fill the weights of the pixels of a Lagrange polynomial, the first at 1 - (n_points + 1) // 2."""

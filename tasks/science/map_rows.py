@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.science.compiled import njit
-from tasks.science.engine_options import MERGED, PART
+from tasks.science.engine_options import INLINE, MERGED, PART
 from tasks.science.overlap import RUN, STRIDE
 
 Floats = NDArray[np.float64]
@@ -85,6 +85,12 @@ def _row_height(m: MapArrays, j: int) -> tuple[int, float]:
     return row, j - m.y_starts[row]
 
 
+@njit(**INLINE)
+def _n_set(half: float) -> int:
+    """Return how many slots are set: a drop of no size has all of its corners in one place."""
+    return N_SLOTS if half != 0.0 else N_SLOTS // 2
+
+
 @njit(**PART)
 def set_row(m: MapArrays, j: int, start: int, stop: int, half: float, cubics: Floats) -> None:
     """Set the cubics of the positions half a drop above and below the centres of one row, for a range of its columns.
@@ -99,7 +105,8 @@ def set_row(m: MapArrays, j: int, start: int, stop: int, half: float, cubics: Fl
     j, start, stop
         Row and columns of the input, within the domain; the columns beside them are also set.
     half
-        Half the size of a drop in input pixels.
+        Half the size of a drop in input pixels. With 0, the cubics above are those of the centres, and those below are
+        left as they are.
     cubics
         Cubics in x above (x, y) and below (x, y): shape (4 x 4 x columns of patches,), finite before. Not used for
         listed positions.
@@ -109,7 +116,7 @@ def set_row(m: MapArrays, j: int, start: int, stop: int, half: float, cubics: Fl
     first = m.x_patch[max(start - 1, m.x_min) - m.x_min]
     last = m.x_patch[min(stop, m.x_max - 1) - m.x_min] + 1
     above, below, up, down = _neighbours(m, j, half)
-    for slot in range(0, N_SLOTS, 2):
+    for slot in range(0, _n_set(half), 2):
         other, weight = (above, up) if slot == 0 else (below, down)
         row, s = _row_height(m, j)
         _contract(m.patches, row, s, 0.0, 1.0 - weight, first, last, cubics, slot)
@@ -119,23 +126,20 @@ def set_row(m: MapArrays, j: int, start: int, stop: int, half: float, cubics: Fl
 
 
 @njit(**PART)
-def _fill_piece(cubics: Floats, column: int, n_columns: int, offset: float, count: int, work: Floats, to: int) -> None:
-    """Set a piece of the slots to the values of the cubics of one column of patches."""
-    c, n = np.uint64(column), np.uint64(n_columns)
+def _fill_piece(
+    cubics: Floats, slot: int, column: int, n_columns: int, offset: float, count: int, work: Floats, to: int
+) -> None:
+    """Set a piece of two slots, x and y, to the values of the cubics of one column of patches."""
+    n = np.uint64(n_columns)
+    c = np.uint64(slot * ORDER) * n + np.uint64(column)
     a0, b0, c0, d0 = cubics[c], cubics[c + n], cubics[c + _TWO * n], cubics[c + _THREE * n]
     c += _FOUR * n
     a1, b1, c1, d1 = cubics[c], cubics[c + n], cubics[c + _TWO * n], cubics[c + _THREE * n]
-    c += _FOUR * n
-    a2, b2, c2, d2 = cubics[c], cubics[c + n], cubics[c + _TWO * n], cubics[c + _THREE * n]
-    c += _FOUR * n
-    a3, b3, c3, d3 = cubics[c], cubics[c + n], cubics[c + _TWO * n], cubics[c + _THREE * n]
-    at = np.uint64(to)
+    at = np.uint64(slot) * _STRIDE + np.uint64(to)
     for k in range(np.uint64(count)):
         t = offset + k
         work[at + k] = ((d0 * t + c0) * t + b0) * t + a0
         work[at + k + _STRIDE] = ((d1 * t + c1) * t + b1) * t + a1
-        work[at + k + _TWO * _STRIDE] = ((d2 * t + c2) * t + b2) * t + a2
-        work[at + k + _THREE * _STRIDE] = ((d3 * t + c3) * t + b3) * t + a3
 
 
 @njit(**PART)
@@ -162,7 +166,8 @@ def fill_run(m: MapArrays, j: int, start: int, stop: int, half: float, cubics: F
     j, start, stop
         Row and columns of the input, within the domain, at most RUN.
     half
-        Half the size of a drop in input pixels. With 0 all are the positions of the centres.
+        Half the size of a drop in input pixels. With 0, the slots above are set to the positions of the centres, and
+        those below are left as they are.
     cubics
         What `set_row` has set for this row.
     work
@@ -171,11 +176,11 @@ def fill_run(m: MapArrays, j: int, start: int, stop: int, half: float, cubics: F
     """
     # a domain is at least two pixels wide, so that a pixel at its edge has a neighbour to extrapolate from
     first, last = max(start - 1, m.x_min), min(stop + 1, m.x_max)
-    at = first - (start - 1)
+    at, n_slots = first - (start - 1), _n_set(half)
     if m.listed:
         above, below, up, down = _neighbours(m, j, half)
         row, column = j - m.y_min, first - m.x_min
-        for slot in range(0, N_SLOTS, 2):
+        for slot in range(0, n_slots, 2):
             other, weight = (above, up) if slot == 0 else (below, down)
             _fill_listed(m.positions, row, other - m.y_min, weight, column, last - first, work, slot, at)
     else:
@@ -183,12 +188,14 @@ def fill_run(m: MapArrays, j: int, start: int, stop: int, half: float, cubics: F
         while i < last:
             column = m.x_patch[i - m.x_min]
             end = min(last, m.x_stops[column])
-            _fill_piece(cubics, column, len(m.x_starts), i - m.x_starts[column], end - i, work, at + i - first)
+            for slot in range(0, n_slots, 2):
+                offset = i - m.x_starts[column]
+                _fill_piece(cubics, slot, column, len(m.x_starts), offset, end - i, work, at + i - first)
             i = end
     if start - 1 < m.x_min:
-        for slot in range(N_SLOTS):
+        for slot in range(n_slots):
             work[slot * STRIDE] = 2.0 * work[slot * STRIDE + 1] - work[slot * STRIDE + 2]
     if stop >= m.x_max:
-        for slot in range(N_SLOTS):
+        for slot in range(n_slots):
             end = slot * STRIDE + stop - start + 1
             work[end] = 2.0 * work[end - 1] - work[end - 2]

@@ -21,6 +21,8 @@ MIN_NODES = 5
 END_NODES = (0.25, 0.5)
 """Nodes in the outer intervals, in intervals."""
 MIN_PROBES = 256
+PROBE_MARGIN = 1.5
+"""How much larger the error may be anywhere than at the points where it was looked for."""
 PLASTIC = 1.324717957244746
 """The plastic number: multiples of its powers fill a square evenly (Roberts 2018, the R2 sequence)."""
 HALF = 0.5
@@ -75,8 +77,8 @@ def fit_splines(to_output: ToOutput, domain: Window, step: int) -> MapArrays | N
     )
 
 
-def largest_error(to_output: ToOutput, arrays: MapArrays, domain: Window) -> float:
-    """Return the largest distance from the truth at points all over the domain; infinity if one is undefined."""
+def error_bound(to_output: ToOutput, arrays: MapArrays, domain: Window) -> float:
+    """Return a bound of the distance from the truth, from points all over the domain; infinity if one is undefined."""
     count = max(MIN_PROBES, len(arrays.x_starts) * len(arrays.y_starts) // 4)
     order = np.arange(count)
     x = domain.x_min + (domain.x_max - 1 - domain.x_min) * np.mod(HALF + order / PLASTIC, 1.0)
@@ -84,7 +86,7 @@ def largest_error(to_output: ToOutput, arrays: MapArrays, domain: Window) -> flo
     found = np.empty((count, 2))
     map_points(arrays, x, y, 0.0, found)
     error = np.hypot(*(truth - found[:, axis] for axis, truth in enumerate(to_output(x, y))))
-    return float(error.max()) if np.isfinite(error).all() else float("inf")
+    return float(PROBE_MARGIN * error.max()) if np.isfinite(error).all() else float("inf")
 
 
 def list_positions(to_output: ToOutput, domain: Window) -> Floats:

@@ -56,18 +56,19 @@ def _extend_by_positions(
 ) -> None:
     for axis in range(2):
         low, high, slope = np.inf, -np.inf, 0.0
+        # comparisons leave out what has no position, NaN or infinite
         for j in range(top - m.y_min, bottom - m.y_min):
             for i in range(left - m.x_min, right - m.x_min):
                 value = m.positions[j, i, axis]
-                low, high = min(low, value), max(high, value)
-                # a comparison with NaN is false, which leaves out what has no position
+                low = value if -np.inf < value < low else low
+                high = value if high < value < np.inf else high
                 for step in (-1, 1):
                     if 0 <= i + step < m.x_max - m.x_min:
                         difference = abs(m.positions[j, i + step, axis] - value)
-                        slope = difference if difference > slope else slope
+                        slope = difference if slope < difference < np.inf else slope
                     if 0 <= j + step < m.y_max - m.y_min:
                         difference = abs(m.positions[j + step, i, axis] - value)
-                        slope = difference if difference > slope else slope
+                        slope = difference if slope < difference < np.inf else slope
         reach = 2.0 * half * slope
         extent[2 * axis] = min(extent[2 * axis], low - reach)
         extent[2 * axis + 1] = max(extent[2 * axis + 1], high + reach)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 import numpy as np
@@ -12,17 +12,15 @@ from tasks.errors import ConfigError, ShapeMismatchError
 from tasks.products.windows import Window
 from tasks.science.blotting import PixelsHold, map_to_image
 from tasks.science.drizzling import DrizzleImage, Drizzler, FluxKernel
-from tasks.science.interpolation import Interpolation
+from tasks.science.drop_kernels import make_drop
+from tasks.science.interpolation import Interpolation, as_plane
+from tasks.science.map_tiles import X_HIGH, X_LOW, Y_HIGH, Y_LOW, tile_extents
 from tasks.science.outlier_flags import Thresholds
 from tasks.science.outlier_model import BandStack, CombineSettings
-from tasks.science.pixel_map import PixelMap, make_pixel_map
+from tasks.science.pixel_map import PixelMap
 from tasks.science.resample_wcs import ImageWCS
 
-Floats = NDArray[np.float64]
 Plane = NDArray[np.float32]
-
-TARGET_POINTS = 64
-"""Points along each side of an exposure at which it is asked which part of the grid it reaches."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,8 @@ class Exposure:
     data: Plane
     """Values without background, in units that all exposures share, shape (ny, nx), float32."""
     weight: Plane
-    """Inverse variance of the data, shape (ny, nx); pixels with 0 are neither used nor judged, whatever they hold."""
+    """Inverse variance of the data, shape (ny, nx); pixels where it is not positive and finite are neither used nor
+    judged, whatever they hold, nor are masked ones."""
     wcs: ImageWCS
     """Coordinate system: FITS (TAN, SIP, TPV ...) or gwcs."""
     gain: float | None = None
@@ -69,8 +68,8 @@ class OutlierSettings:
                 raise ConfigError(f"The {name} of outlier rejection is {choice!r}; it must be one of {known}.")
         if not 0 <= self.maskpt <= 1:
             raise ConfigError(f"Outlier rejection has a maskpt of {self.maskpt}; it is a share, from 0 to 1.")
-        if not 0 <= self.pixfrac <= 1:
-            raise ConfigError(f"Outlier rejection has a pixfrac of {self.pixfrac}; it must be from 0 to 1.")
+        if not 0 < self.pixfrac <= 1:
+            raise ConfigError(f"Outlier rejection has a pixfrac of {self.pixfrac}; it must be above 0 and at most 1.")
         if self.band_rows < 1:
             raise ConfigError(f"Outlier rejection is to work on {self.band_rows} rows at a time; give at least one.")
 
@@ -101,32 +100,26 @@ def overlaps(target: Window, band: Window) -> bool:
     return target.y_min < band.y_max and target.y_max > band.y_min and target.x_max > target.x_min
 
 
-def target_window(pixel_map: PixelMap | None, shape: tuple[int, int]) -> Window:
+def target_window(pixel_map: PixelMap | None, settings: OutlierSettings, shape: tuple[int, int]) -> Window:
     """Return the part of the grid that an exposure can reach; empty if there is none."""
     if pixel_map is None:
         return Window(0, 0, 0, 0)
-    window, edges = pixel_map.window, []
-    x = np.linspace(window.x_min, window.x_max - 1, TARGET_POINTS)
-    y = np.linspace(window.y_min, window.y_max - 1, TARGET_POINTS)
-    # between the points the outline may bulge, and a drop is wider than its centre
-    reach = 2.0 + np.sqrt(pixel_map.mean_area) * (2.0 + max(window.shape) / TARGET_POINTS / 10)
-    for positions, length in zip(pixel_map(*np.meshgrid(x, y)), (shape[1], shape[0]), strict=True):
-        known = positions[np.isfinite(positions)]
-        if known.size == 0:
-            return Window.full(shape)
-        limits = np.floor(known.min() - reach), np.ceil(known.max() + reach) + 1
-        edges.append([int(np.clip(limit, 0, length)) for limit in limits])
-    return Window(edges[0][0], edges[1][0], edges[0][1], edges[1][1])
+    drop, _ = make_drop(settings.kernel, settings.pixfrac, pixel_map.scale_ratio)
+    extents = tile_extents(pixel_map.arrays, pixel_map.window, half=drop.half, reach=drop.reach)
+    (x_min, x_max), (y_min, y_max) = (
+        np.clip([np.floor(extents[..., low].min()), np.ceil(extents[..., high].max()) + 1], 0, length).astype(int)
+        for low, high, length in ((X_LOW, X_HIGH, shape[1]), (Y_LOW, Y_HIGH, shape[0]))
+    )
+    return Window(int(x_min), int(y_min), int(x_max), int(y_max))
 
 
-def _moved(pixel_map: PixelMap, part: Window) -> PixelMap | None:
+def _moved(pixel_map: PixelMap, part: Window) -> PixelMap:
     """Return a map to a part of the grid, whose first pixel counts as 0."""
-
-    def to_part(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        on_x, on_y = pixel_map(x, y)
-        return on_x - part.x_min, on_y - part.y_min
-
-    return make_pixel_map(to_part, pixel_map.shape, part.shape, bounds=pixel_map.window)
+    start = np.array([part.x_min, part.y_min], np.float64)
+    patches = pixel_map.arrays.patches.copy()
+    patches[:, :, 0, 0] -= start[:, np.newaxis]
+    arrays = pixel_map.arrays._replace(patches=patches, positions=pixel_map.arrays.positions - start)
+    return replace(pixel_map, arrays=arrays)
 
 
 def push_exposure(
@@ -140,10 +133,7 @@ def push_exposure(
 ) -> None:
     """Drizzle one exposure to its part of a band, and add it to the band's values."""
     part = Window(target.x_min, max(band.y_min, target.y_min), target.x_max, min(band.y_max, target.y_max))
-    to_part = _moved(pixel_map, part)
-    if to_part is None:
-        return
-    drizzled = _drizzled(exposure, to_part, part.shape, settings, n_threads)
+    drizzled = _drizzled(exposure, _moved(pixel_map, part), part.shape, settings, n_threads)
     flux = settings.pixels_hold == "flux"
     # a pixel that is covered whole has this weight, drizzle's 1 / area times area squared for flux
     full_weight = pixel_map.mean_area if flux else 1 / pixel_map.mean_area
@@ -159,13 +149,13 @@ def _drizzled(
     exposure: Exposure, pixel_map: PixelMap, shape: tuple[int, int], settings: OutlierSettings, n_threads: int
 ) -> Drizzler:
     """Return the planes of one exposure on a part of the grid, and as its variance the noise of single input pixels."""
-    weight = exposure.weight
-    good = (weight > 0) & np.isfinite(weight) & np.isfinite(exposure.data)
+    data, weight = as_plane(exposure.data), as_plane(exposure.weight)
+    good = (weight > 0) & np.isfinite(weight) & np.isfinite(data)
     drizzler = Drizzler(
         shape, kernel=settings.kernel, pixfrac=settings.pixfrac, context=False, variances=1, n_threads=n_threads
     )
     image = DrizzleImage(
-        exposure.data,
+        data,
         # all good pixels alike: weights that know of photon noise would hollow out the stars
         good.astype(np.float32),
         pixel_map,

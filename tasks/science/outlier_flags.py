@@ -15,6 +15,7 @@ from scipy import ndimage
 from tasks.errors import ConfigError, ShapeMismatchError
 from tasks.products.dq import DQFlag
 from tasks.science.compiled import njit
+from tasks.science.interpolation import as_plane
 
 Plane = NDArray[np.float32]
 
@@ -34,7 +35,8 @@ class Thresholds:
     scale: tuple[float, float] = (1.2, 0.7)
     """Allowed deviation in units of the derivative of the model."""
     share: float = 0.0
-    """Allowed deviation as a share of the model (Gruen, Seitz & Bernstein 2014, PASP 126, 158)."""
+    """Allowed deviation as a share of the model (Gruen, Seitz & Bernstein 2014, PASP 126, 158); the minimum of the
+    exposures may also be lower than their median by so much before it is taken for the model."""
     scatter: float = 0.0
     """Allowed deviation in units of the scatter of the exposures beyond noise."""
     grow_px: float = 0.0
@@ -87,7 +89,7 @@ def _passes(
         for column in range(data.shape[1]):
             passed[row, column] = 0
             expected, value = model[row, column], data[row, column]
-            if not (weight[row, column] > 0 and np.isfinite(expected) and np.isfinite(value)):
+            if not (0 < weight[row, column] < np.inf and np.isfinite(expected) and np.isfinite(value)):
                 continue
             noise = np.sqrt(1.0 / weight[row, column] + max(expected, 0.0) * per_electron)
             deviation = abs(value - expected) - allowed[row, column]
@@ -135,7 +137,7 @@ def flag_deviations(
     model
         What the exposure should have seen, the same shape and units; NaN where nothing is known, and nothing flagged.
     weight
-        Inverse variance of the data; pixels with 0 are not judged.
+        Inverse variance of the data; pixels where it is not positive and finite are not judged.
     thresholds
         How far a pixel may be from its model.
     scatter
@@ -157,13 +159,10 @@ def flag_deviations(
     ConfigError
         If the gain is not positive.
     """
-    if len({data.shape, model.shape, weight.shape}) > 1:
-        raise ShapeMismatchError(
-            f"Data, model and weight have the shapes {data.shape}, {model.shape} and {weight.shape}; they must agree."
-        )
+    _check_shapes({"data": data, "model": model, "weight": weight, "scatter": scatter})
     if gain is not None and not (np.isfinite(gain) and gain > 0):
         raise ConfigError(f"The gain is {gain} electrons per unit; it must be positive, or None if the weight has all.")
-    data, model, weight = (np.ascontiguousarray(plane, dtype=np.float32) for plane in (data, model, weight))
+    data, model, weight = as_plane(data), as_plane(model), as_plane(weight)
     passed, outlier = np.empty(data.shape, np.uint8), np.empty(data.shape, np.bool_)
     per_electron = 0.0 if gain is None else 1.0 / gain
     allowed = np.float32(thresholds.share) * np.maximum(model, np.float32(0))
@@ -177,13 +176,21 @@ def flag_deviations(
     return np.where(outlier, OUTLIER_FLAGS, np.uint32(0))
 
 
+def _check_shapes(planes: dict[str, Plane | None]) -> None:
+    shapes = {name: plane.shape for name, plane in planes.items() if plane is not None}
+    if len(set(shapes.values())) > 1:
+        raise ShapeMismatchError(
+            f"Planes of an exposure must have one shape; theirs are {', '.join(f'{n} {s}' for n, s in shapes.items())}."
+        )
+
+
 def _floats(pair: tuple[float, float]) -> tuple[float, float]:
     """Return the numbers as floats: an int would be compiled for once more."""
     return float(pair[0]), float(pair[1])
 
 
 def _grown(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    reach = int(radius)
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    grown: NDArray[np.bool_] = ndimage.binary_dilation(mask, structure=x**2 + y**2 <= radius**2)
+    if not mask.any():
+        return mask
+    grown: NDArray[np.bool_] = ndimage.distance_transform_edt(~mask) <= radius
     return grown

@@ -98,7 +98,7 @@ class BandStack:
         np.add(self._variance[here], variance, out=self._variance[here], where=known)
         np.add(self._photons[here], np.float32(per_electron), out=self._photons[here], where=known)
 
-    def combine(self, settings: CombineSettings, *, scatter: bool = False) -> CleanImage:
+    def combine(self, settings: CombineSettings, *, share: float = 0.0, scatter: bool = False) -> CleanImage:
         """Return the clean image of the band.
 
         The median of three values or more; the mean of two. Where the minimum is significantly lower than that, the
@@ -108,6 +108,8 @@ class BandStack:
         ----------
         settings
             How values become one.
+        share
+            By how much the minimum may be lower than the median beside the noise, as a share of the median: by seeing.
         scatter
             Whether to measure how much the exposures differ.
         """
@@ -124,7 +126,8 @@ class BandStack:
         few = settings.few_exposures if settings.combination == "minmed" else LEAST_EXPOSURES
         doubtful = (self._count >= LEAST_EXPOSURES) & (self._count <= few)
         noise = self._noise(median)
-        clean = np.where(_is_low(median, minimum, noise, doubtful, settings), minimum, median)
+        gap = (median - minimum - share * np.maximum(median, 0)).astype(np.float32, copy=False)
+        clean = np.where(_is_low(gap, noise, doubtful, settings), minimum, median)
         clean[self._count < LEAST_EXPOSURES] = np.nan
         return CleanImage(clean, self._excess(mad, noise) if scatter else None)
 
@@ -149,11 +152,8 @@ def _median_of_sorted(cube: Plane, count: NDArray[np.int16]) -> Plane:
     return median
 
 
-def _is_low(
-    median: Plane, minimum: Plane, noise: Plane, doubtful: NDArray[np.bool_], settings: CombineSettings
-) -> NDArray[np.bool_]:
+def _is_low(gap: Plane, noise: Plane, doubtful: NDArray[np.bool_], settings: CombineSettings) -> NDArray[np.bool_]:
     """Tell where the minimum is lower than the median by more than noise, or by less beside such a pixel."""
-    gap = median - minimum
     low: NDArray[np.bool_] = doubtful & (gap > settings.n_sigma[0] * noise)
     if settings.grow_px > 0:
         side = 2 * settings.grow_px + 1

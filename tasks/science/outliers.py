@@ -131,11 +131,11 @@ def clean_image(
                 exposure = read()
                 check_shapes(exposure, number)
                 pixel_map = map_to_grid(exposure, output_wcs, shape)
-                targets[number] = target_window(pixel_map, shape)
+                targets[number] = target_window(pixel_map, settings, shape)
                 if pixel_map is not None and overlaps(targets[number], band):
                     push_exposure(stack, exposure, pixel_map, band, targets[number], settings, n_threads)
         inner = slice(first - band.y_min, last - band.y_min)
-        clean = stack.combine(settings.combine, scatter=with_scatter)
+        clean = stack.combine(settings.combine, share=settings.thresholds.share, scatter=with_scatter)
         data[first:last] = clean.data[inner]
         if scatter is not None and clean.scatter is not None:
             scatter[first:last] = clean.scatter[inner]

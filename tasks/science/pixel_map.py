@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,15 +11,8 @@ from numpy.typing import NDArray
 from tasks.products.windows import Window
 from tasks.science.map_points import map_points, map_window
 from tasks.science.map_rows import MapArrays
-from tasks.science.map_splines import (
-    ToOutput,
-    evaluated,
-    fit_splines,
-    largest_error,
-    list_positions,
-    listed_arrays,
-    spaced_nodes,
-)
+from tasks.science.map_search import map_domain, reaching_window, within_reach
+from tasks.science.map_splines import ToOutput, error_bound, fit_splines, list_positions, listed_arrays
 
 __all__ = ["PixelMap", "ToOutput", "make_pixel_map"]
 
@@ -28,14 +22,8 @@ NODE_STEP = 16
 """Pixels between the nodes at first: with the distortion of a camera the error is then some 1e-8 pixels."""
 TOLERANCE_PX = 1e-6
 """Largest error that a pixel map may have, in output pixels."""
-LEAST_STEP = 2
-"""Below this distance of nodes all pixels are listed."""
-SEARCH_STEP = 64
-"""Pixels between the points at which the part of an image that can reach the output is looked for."""
-REACH_PX = 4.0
-"""Input pixels by which a drop can reach beyond its pixel's centre: the widest kernel has 3."""
-CURVATURE_SHARE = 0.05
-"""Share of its size by which a search cell may bulge over its corners."""
+LEAST_STEP = 4
+"""Below this distance of nodes all pixels are listed: that takes no more memory."""
 AREA_POINTS = 32
 """Points along each axis at which the area of pixels is averaged."""
 HALF = 0.5
@@ -55,16 +43,16 @@ class PixelMap:
     window: Window
     """The part of ``bounds`` that can reach the output; the map knows nothing of the rest."""
     error_px: float
-    """Largest error found at points between the nodes, in output pixels; 0 if the map lists every pixel."""
+    """Bound of the error in output pixels, from points between the nodes; 0 if the map lists every pixel."""
     mean_area: float
-    """Mean area of an input pixel of the window in output pixels."""
+    """Mean area of an input pixel of the window in output pixels; NaN if too few of them are defined."""
     arrays: MapArrays = field(repr=False)
     """The map as compiled code reads it."""
 
     @property
     def scale_ratio(self) -> float:
-        """Size of an output pixel in input pixels: ``mean_area ** -0.5``."""
-        return float(self.mean_area**-0.5)
+        """Size of an output pixel in input pixels: ``mean_area ** -0.5``; NaN if that is not known."""
+        return float(self.mean_area**-0.5) if self.mean_area > 0 else math.nan
 
     @classmethod
     def from_positions(cls, positions: Floats, *, bounds: Window | None = None) -> PixelMap:
@@ -88,11 +76,14 @@ class PixelMap:
         bounds = _checked_bounds(bounds, shape)
         if min(bounds.shape) < 2:
             raise ValueError(f"A list of positions needs at least 2 rows and 2 columns, not {bounds.shape}.")
-        listed = np.ascontiguousarray(positions[bounds.slices], dtype=np.float64)
+        listed = np.require(positions[bounds.slices], np.float64, ["C", "ALIGNED", "WRITEABLE", "ENSUREARRAY"])
         return _finished(shape, bounds, bounds, 0.0, listed_arrays(bounds, listed))
 
     def __call__(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Return the output x and y of input positions of any one shape; NaN outside the pixels of the window."""
+        """Return the output x and y of input positions of any one shape.
+
+        NaN more than half a pixel outside what the map knows: the window, and the pixels beside it within the bounds.
+        """
         positions = self._evaluate(x, y, HALF)
         return positions[..., 0], positions[..., 1]
 
@@ -105,9 +96,11 @@ class PixelMap:
     def area(self, x: Floats, y: Floats) -> Floats:
         """Return the area of input pixels at positions of any one shape in output pixels; NaN outside the window."""
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-        across = self._evaluate(x + HALF, y, 1.0) - self._evaluate(x - HALF, y, 1.0)
-        up = self._evaluate(x, y + HALF, 1.0) - self._evaluate(x, y - HALF, 1.0)
-        area: Floats = np.abs(across[..., 0] * up[..., 1] - across[..., 1] * up[..., 0])
+        # lists of positions may hold infinity
+        with np.errstate(invalid="ignore", over="ignore"):
+            across = self._evaluate(x + HALF, y, 1.0) - self._evaluate(x - HALF, y, 1.0)
+            up = self._evaluate(x, y + HALF, 1.0) - self._evaluate(x, y - HALF, 1.0)
+            area: Floats = np.abs(across[..., 0] * up[..., 1] - across[..., 1] * up[..., 0])
         return area
 
     def dense(self) -> Floats:
@@ -134,7 +127,7 @@ def make_pixel_map(
     ----------
     to_output
         From places on the input to places on the output; called with float64 arrays of shape (n,), for places between
-        the outermost pixel centres of the bounds, or up to a pixel beside them where the bounds are one pixel wide.
+        the outermost pixel centres of the bounds, or up to half a pixel beside them where these are one pixel wide.
     shape, output_shape
         Shapes (ny, nx) of the input image and of the output grid.
     tolerance_px
@@ -147,7 +140,8 @@ def make_pixel_map(
     Returns
     -------
     PixelMap or None
-        None if no pixel can reach the output.
+        None if no pixel can reach the output. A part of the image with positions that measures fewer than 16 pixels is
+        not found if nothing else has any.
 
     Raises
     ------
@@ -158,15 +152,16 @@ def make_pixel_map(
         if min(each) < 1:
             raise ValueError(f"The {name} has the shape {each}; both numbers must be positive.")
     bounds = _checked_bounds(bounds, shape)
-    window = _reaching_window(to_output, bounds, output_shape)
+    to_output = within_reach(to_output, bounds)
+    window = reaching_window(to_output, bounds, output_shape)
     if window is None:
         return None
-    domain = _domain(window, bounds)
+    domain = map_domain(window, bounds)
     while step >= LEAST_STEP:
         found = fit_splines(to_output, domain, step)
         if found is None:
             break
-        error = largest_error(to_output, found, domain)
+        error = error_bound(to_output, found, domain)
         if error <= tolerance_px:
             return _finished(shape, bounds, window, error, found)
         step //= 2
@@ -183,44 +178,6 @@ def _checked_bounds(bounds: Window | None, shape: tuple[int, int]) -> Window:
     if not inside:
         raise ValueError(f"The bounds {bounds} are empty or reach outside an image of shape {shape}.")
     return bounds
-
-
-def _domain(window: Window, bounds: Window) -> Window:
-    """Return the window with the neighbours that its outer pixels take their corners from, where there are any."""
-    edges = []
-    for low, high, first, last in (
-        (window.x_min, window.x_max, bounds.x_min, bounds.x_max),
-        (window.y_min, window.y_max, bounds.y_min, bounds.y_max),
-    ):
-        alone = last - first == 1
-        edges.append((low - 1, high + 1) if alone else (max(low - 1, first), min(high + 1, last)))
-    return Window(edges[0][0], edges[1][0], edges[0][1], edges[1][1])
-
-
-def _reaching_window(to_output: ToOutput, bounds: Window, output_shape: tuple[int, int]) -> Window | None:
-    area = _domain(bounds, bounds)
-    x, y = spaced_nodes(area.x_min, area.x_max - 1, SEARCH_STEP), spaced_nodes(area.y_min, area.y_max - 1, SEARCH_STEP)
-    positions = evaluated(to_output, x, y)
-    corners = np.stack([positions[:-1, :-1], positions[:-1, 1:], positions[1:, :-1], positions[1:, 1:]])
-    defined = np.asarray(np.isfinite(corners).all(axis=-1))
-    low = np.where(defined[..., None], corners, np.inf).min(axis=0)
-    high = np.where(defined[..., None], corners, -np.inf).max(axis=0)
-    sizes = np.minimum(np.diff(x)[None, :], np.diff(y)[:, None])[..., None]
-    with np.errstate(invalid="ignore"):
-        margin = (high - low).max(axis=-1, keepdims=True) * (CURVATURE_SHARE + REACH_PX / sizes) + 1.0
-    limits = np.array([output_shape[1], output_shape[0]]) - HALF
-    reaches = np.asarray(((high + margin >= -HALF) & (low - margin <= limits)).all(axis=-1))
-    # a cell with a corner that is not defined may hold anything
-    reaches = (reaches & defined.all(axis=0)) | (defined.any(axis=0) & ~defined.all(axis=0))
-    if not reaches.any():
-        return None
-    columns, rows = np.flatnonzero(reaches.any(axis=0)), np.flatnonzero(reaches.any(axis=1))
-    return Window(
-        max(bounds.x_min, int(np.floor(x[columns[0]]))),
-        max(bounds.y_min, int(np.floor(y[rows[0]]))),
-        min(bounds.x_max, int(np.ceil(x[columns[-1] + 1])) + 1),
-        min(bounds.y_max, int(np.ceil(y[rows[-1] + 1])) + 1),
-    )
 
 
 def _finished(shape: tuple[int, int], bounds: Window, window: Window, error: float, arrays: MapArrays) -> PixelMap:

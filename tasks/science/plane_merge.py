@@ -56,24 +56,37 @@ def merge_mean(mean: Floats32, before: Floats, added: Floats, weight: Floats, fi
 
 
 @njit(**PART)
-def set_reciprocals(errors: Floats, weight: Floats, variance_weights: Floats) -> None:
-    """Set the weights of an image in the averaged variances to the reciprocals of one of its own."""
+def set_inverses(numbers: Floats, inverses: Floats) -> None:
+    """Set a row to the inverses of another, for what several planes divide by."""
+    for c in range(len(numbers)):
+        inverses[c] = 1.0 / numbers[c]
+
+
+@njit(**PART)
+def set_variance_weights(errors: Floats, inverse_weight: Floats, variance_weights: Floats) -> None:
+    """Set the weights of an image in the averaged variances to the inverses of one of its own."""
     for c in range(len(errors)):
-        error = errors[c] / weight[c]
+        error = errors[c] * inverse_weight[c]
         variance_weights[c] = 1.0 / (error * error)
 
 
 @njit(**PART)
 def merge_averaged(
-    variance: Floats32, totals: Floats32, errors: Floats, weight: Floats, variance_weights: Floats
+    variance: Floats32,
+    totals: Floats32,
+    errors: Floats,
+    weight: Floats,
+    inverse_weight: Floats,
+    variance_weights: Floats,
 ) -> None:
     """Merge the square of the mean error, the image being weighted as a whole."""
     for c in range(len(variance)):
-        error = errors[c] / weight[c]
+        error = errors[c] * inverse_weight[c]
         new, g, before = error * error, variance_weights[c], float(totals[c])
         used = (weight[c] != 0.0) & (g > 0.0) & (g < np.inf) & (new < np.inf)
         total = before + g
-        old_share, new_share = before / total, g / total
+        inverse = 1.0 / total
+        old_share, new_share = before * inverse, g * inverse
         old = variance[c] * old_share * old_share
         old = old if before > 0.0 else 0.0
         variance[c] = old + new * new_share * new_share if used else variance[c]
@@ -84,12 +97,12 @@ def merge_averaged(
 def merge_propagated(variance: Floats32, before: Floats, squares: Floats, weight: Floats) -> None:
     """Merge a sum of squared coefficients times variances; what is not finite is left out."""
     for c in range(len(variance)):
-        total = before[c] + weight[c]
-        share = before[c] / total
+        inverse = 1.0 / (before[c] + weight[c])
+        share = before[c] * inverse
         old = variance[c] * share * share
         old = old if before[c] != 0.0 else 0.0
         used = (weight[c] != 0.0) & (squares[c] < np.inf)
-        variance[c] = old + squares[c] / total / total if used else variance[c]
+        variance[c] = old + squares[c] * inverse * inverse if used else variance[c]
 
 
 @njit(**PART)

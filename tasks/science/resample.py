@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -180,14 +181,14 @@ class Resample(ResampleModels):
         RuntimeError
             If it is called without having been overridden: the variances would count twice.
         """
-        if self._variance_drizzler is self._drizzler:
+        if self._apart is None:
             raise RuntimeError(
                 "add_model resamples the variances already; override resample_variance_arrays to do it here."
             )
         name = model_name(model, self._n_models)
         arrays = self._read(model, name)
         weight = np.ones_like(arrays.data) if weight_map is None else weight_map
-        self._variance_drizzler.add(
+        self._apart.add(
             DrizzleImage(
                 weight,
                 weight,
@@ -200,14 +201,15 @@ class Resample(ResampleModels):
         )
 
     def _drizzle(self, model: Model, arrays: InputArrays, weight: Plane, pixel_map: PixelMap, iscale: float) -> bool:
-        fused = self._enable_var and self._variance_drizzler is self._drizzler
+        fused = self._enable_var and self._apart is None
+        err = None if arrays.err is None else arrays.err * np.float32(math.sqrt(self._variance_factor()))
         dq = arrays.dq.astype(np.uint32, copy=False) if self._propagate_dq and arrays.dq is not None else None
         image = DrizzleImage(
             arrays.data,
             weight,
             pixel_map,
             variances=self._variances(arrays) if fused else (),
-            error=arrays.err,
+            error=err,
             dq=dq,
             level=arrays.level,
             scale=iscale,
@@ -221,18 +223,14 @@ class Resample(ResampleModels):
         names = [name for name in names if self._overrides(name)]
         if not names:
             return
-        x_min, x_max, y_min, y_max = placement.limits
+        limits = dict(zip(("xmin", "xmax", "ymin", "ymax"), placement.limits, strict=True))
         arguments = {
             "model": model,
             "pixmap": placement.dense(),
             "pixel_scale_ratio": self._pixel_scale_ratio,
             "iscale": iscale,
             "weight_map": weight,
-            "xmin": x_min,
-            "xmax": x_max,
-            "ymin": y_min,
-            "ymax": y_max,
-        }
+        } | limits
         for name in names:
             call_with_known(getattr(self, name), arguments)
 

@@ -33,7 +33,8 @@ class ResampleGrid:
         if output_wcs.get("wcs") is None:
             raise ValueError("output_wcs has no 'wcs'; it must hold the coordinate system of the output.")
         self._output_wcs = output_wcs["wcs"]
-        self._given_pixel_scale_ratio = output_wcs.get("pixel_scale_ratio")
+        self._given_pixel_scale_ratio: float | None = output_wcs.get("pixel_scale_ratio")
+        self._pixel_scale_ratio = self._given_pixel_scale_ratio
         for name in ("pixel_scale", "pixel_scale_ratio"):
             if output_wcs.get(name) is not None:
                 settings.check_scale(output_wcs[name], name)
@@ -58,6 +59,11 @@ class ResampleGrid:
     def output_pixel_scale(self) -> float:
         """Pixel scale of the output in arcseconds."""
         return self._output_pixel_scale
+
+    @property
+    def pixel_scale_ratio(self) -> float | None:
+        """Size of an output pixel in pixels of the first model; None before it is known."""
+        return self._pixel_scale_ratio
 
     def check_output_wcs(self, output_wcs: ImageWCS, estimate_output_shape: bool = True) -> None:
         """Check the axes of an output WCS, and that its shape is known.
@@ -109,7 +115,7 @@ class ResampleGrid:
         nominal = model["pixelarea_steradians"]
         for use_mean in (prefer_mean, not prefer_mean):
             area = self._mean_area(model) if use_mean else nominal
-            if area is not None and area > 0:
+            if area is not None and 0 < area < math.inf:
                 return float(area)
         log.warning("The pixel area of model %r is not known.", model.get("filename"))
         return None

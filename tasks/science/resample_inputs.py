@@ -38,7 +38,7 @@ class InputArrays:
     """The image."""
     level: float
     """Background that is still to be subtracted from it."""
-    dq: NDArray[np.integer] | None
+    dq: NDArray[np.unsignedinteger] | None
     """Flags; None if they are not used."""
     variances: Mapping[str, Plane | None]
     """Variances by name; None for those that the model does not have."""
@@ -80,6 +80,19 @@ def check_times(model: Model, weight_type: str, name: str) -> None:
     _check_time(model, "exposure_time", name, positive=True, optional=False)
     _check_time(model, "measurement_time", name, positive=weight_type == "exptime", optional=True)
     _check_time(model, "duration", name, positive=False, optional=True)
+
+
+def check_area(model: Model, name: str) -> None:
+    """Refuse a nominal pixel area that is not a number.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a number nor None.
+    """
+    area = model["pixelarea_steradians"]
+    if area is not None and not isinstance(area, numbers.Real):
+        raise TypeError(f"The pixelarea_steradians of {name} is {area!r}; it must be a number or None.")
 
 
 def _check_time(model: Model, key: str, name: str, *, positive: bool, optional: bool) -> None:
@@ -172,7 +185,7 @@ def _background(data: NDArray[Any], model: Model, name: str) -> tuple[Plane, flo
         return _float32(data), 0.0
     if not isinstance(level, numbers.Real) or not math.isfinite(level):
         raise ValueError(f"The background level of {name} is {level!r}; it must be a finite number or None.")
-    if data.dtype.itemsize > 4:
+    if not np.can_cast(data.dtype, np.float32):
         # a faint signal on a bright sky needs the digits until the sky is gone
         return _float32(data - level), 0.0
     return _float32(data), float(level)
@@ -180,7 +193,7 @@ def _background(data: NDArray[Any], model: Model, name: str) -> tuple[Plane, flo
 
 def _numbers(values: Any, key: str, name: str) -> NDArray[Any]:  # noqa: ANN401 (whatever a caller put into a dictionary)
     if isinstance(values, np.ma.MaskedArray):
-        values = np.ma.asarray(values, np.float32).filled(np.nan)
+        values = np.ma.asarray(values, np.result_type(values.dtype, np.float32)).filled(np.nan)
     array = np.asarray(values)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"The {key!r} of {name} has type {array.dtype}; it must be an array of real numbers.")
@@ -195,16 +208,18 @@ def _plane(values: Any, key: str, shape: tuple[int, ...], name: str) -> Plane | 
     return _float32(array)
 
 
-def _flags(values: Any, shape: tuple[int, ...], name: str, *, keep: bool) -> NDArray[np.integer]:  # noqa: ANN401
+def _flags(values: Any, shape: tuple[int, ...], name: str, *, keep: bool) -> NDArray[Any]:  # noqa: ANN401
     array = np.asarray(values)
     if array.dtype.kind not in "iu":
         raise TypeError(
             f"The 'dq' of {name} has type {array.dtype}; flags are whole numbers (good_bits=None does without)."
         )
     _check_shape(array, "dq", shape, name)
-    if keep and array.dtype.itemsize > DQ_BITS // 8 and ((array < 0) | (array >= 1 << DQ_BITS)).any():
-        raise TypeError(f"The 'dq' of {name} has flags beyond bit {DQ_BITS - 1}; propagate_dq keeps 32 bits.")
-    return array
+    # the highest bit of a signed type is a flag like the others, not a sign to be extended
+    flags = array.view(array.dtype.str.replace("i", "u"))
+    if keep and flags.dtype.itemsize > DQ_BITS // 8 and (flags >> DQ_BITS).any():
+        raise TypeError(f"The 'dq' of {name} has flags beyond bit {DQ_BITS - 1}; propagate_dq keeps {DQ_BITS} bits.")
+    return flags
 
 
 def _check_shape(array: NDArray[Any], key: str, shape: tuple[int, ...], name: str) -> None:

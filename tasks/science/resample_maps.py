@@ -15,7 +15,7 @@ from tasks.science.resample_wcs import Bounds, Floats, PixelFrame, map_between
 CUBIC = 3
 """Order of the splines of a pixel map."""
 MIN_NODES = 10
-"""Nodes along each side of an image that a caller's step cannot go below."""
+"""Nodes along each side of an image, whatever step a caller asks for."""
 PROBE_POINTS = 20
 """Positions along each side at which an image without overlap is asked whether it has positions at all."""
 
@@ -109,9 +109,11 @@ def valid_window(shape: tuple[int, int], bounds: Bounds | None) -> Window | None
 def _pixel_map(
     to_output: ToOutput, shape: tuple[int, int], output_shape: tuple[int, int], window: Window, *, step: int, order: int
 ) -> PixelMap | None:
-    if step == 1:
+    side = min(window.shape)
+    if step == 1 or side == 1:
         return make_pixel_map(to_output, shape, output_shape, bounds=window)
     if order == CUBIC:
+        step = max(1, min(step, side // MIN_NODES))
         return make_pixel_map(to_output, shape, output_shape, bounds=window, step=step, tolerance_px=np.inf)
     positions = np.full((*shape, 2), np.nan)
     positions[window.slices] = _bilinear(to_output, window, step)
@@ -128,7 +130,7 @@ def _bilinear(to_output: ToOutput, window: Window, step: int) -> Floats:
     columns, rows = _whole_pixels(window)
     x, y = (np.linspace(axis[0], axis[-1], _n_nodes(axis.size, step)) for axis in (columns, rows))
     nodes = _on_grid(to_output, x, y)
-    if min(x.size, y.size) < 2 or not np.isfinite(nodes).all():
+    if not np.isfinite(nodes).all():
         return _on_grid(to_output, columns, rows)
     splines = (RectBivariateSpline(y, x, nodes[..., axis], kx=1, ky=1, s=0) for axis in (0, 1))
     return np.stack([spline(rows, columns) for spline in splines], axis=-1)

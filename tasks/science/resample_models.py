@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from typing import Any
 
 from astropy import units
 
@@ -12,6 +14,7 @@ from tasks.science.resample_inputs import (
     REQUIRED_KEYS,
     InputArrays,
     Model,
+    check_area,
     check_keys,
     check_times,
     model_name,
@@ -38,7 +41,8 @@ class ResampleModels(ResamplePlanes):
         Raises
         ------
         TypeError
-            If it is not a dictionary, or its start or end cannot be compared with those of earlier models.
+            If it is not a dictionary, its pixel area is no number, or its start or end cannot be compared with those of
+            earlier models.
         KeyError
             If a key is missing.
         ValueError
@@ -55,6 +59,7 @@ class ResampleModels(ResamplePlanes):
         check_keys(model, keys, name)
         if pixel_frame(model["wcs"], name).spectral:
             check_keys(model, ["bunit_data"], name)
+        check_area(model, name)
         check_times(model, self.weight_type, name)
         self._times.check(model, name)
 
@@ -69,7 +74,13 @@ class ResampleModels(ResamplePlanes):
             Number of models expected, to have their context planes from the start.
         """
         super().reset_arrays(n_input_models=n_input_models)
+        self._group_ids: list[Any] = []
         self.init_time_counters()
+
+    @property
+    def group_ids(self) -> list[Any]:
+        """Group IDs of the models that reached the output, in the order in which they came."""
+        return self._group_ids
 
     def init_time_counters(self) -> None:
         """Set all times to nothing."""
@@ -113,7 +124,7 @@ class ResampleModels(ResamplePlanes):
         if self._pixel_scale_ratio is not None or not imaging:
             return
         area = self.get_input_model_pixel_area(model, prefer_mean=False)
-        if area is not None and area > 0:
+        if area is not None and 0 < area < math.inf:
             self._pixel_scale_ratio = self._output_pixel_scale / pixel_scale(area)
             if self._output_model.get("pixel_scale_ratio") is None:
                 self._output_model["pixel_scale_ratio"] = self._pixel_scale_ratio

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -72,7 +71,7 @@ class ResamplePlanes(ResampleGrid):
 
     def _check_settings(self) -> None:
         self._engine_kernel = settings.parse_kernel(self.kernel)
-        settings.check_pixfrac(self.pixfrac)
+        self._engine_pixfrac = max(settings.check_pixfrac(self.pixfrac), SMALLEST_PIXFRAC)
         self._fill_value = settings.parse_fill_value(self.fillval)
         settings.check_choice(self.weight_type, settings.WEIGHT_TYPES, "weight_type")
         settings.check_choice(self._compute_err, ("from_var", "driz_err", None), "compute_err")
@@ -80,7 +79,8 @@ class ResamplePlanes(ResampleGrid):
         settings.check_number(self.n_threads, "n_threads")
         if self._memory_limit_gib is not None:
             settings.check_scale(self._memory_limit_gib, "memory_limit_gib")
-        settings.check_error_names(self.error_from_variances, self.variance_array_names)
+        if self._compute_err == "from_var":
+            settings.check_error_names(self.error_from_variances, self.variance_array_names)
         if self.dq_flag_name_map is not None or not names_flags(self.good_bits):
             # a table of names may still be set before the first model
             interpret_good_bits(self.good_bits, self.dq_flag_name_map)
@@ -91,16 +91,6 @@ class ResamplePlanes(ResampleGrid):
     def output_model(self) -> MutableMapping[str, Any]:
         """The output: arrays and what is known about them; see the page on Resample for its keys."""
         return self._output_model
-
-    @property
-    def pixel_scale_ratio(self) -> float | None:
-        """Size of an output pixel in pixels of the first model; None before it is known."""
-        return self._pixel_scale_ratio
-
-    @property
-    def group_ids(self) -> list[Any]:
-        """Group IDs of the models that reached the output, in the order in which they came."""
-        return self._group_ids
 
     @property
     def enable_ctx(self) -> bool:
@@ -123,20 +113,11 @@ class ResamplePlanes(ResampleGrid):
         return self._propagate_dq
 
     def reset_arrays(self, n_input_models: int | None = None) -> None:
-        """Start anew: an empty output, no groups, times or models, and the pixel scale ratio that was given, if any.
-
-        Grid and settings stay. Needed before `add_model` after `finalize`; the former output stays as it is.
-
-        Parameters
-        ----------
-        n_input_models
-            Number of models expected, to have their context planes from the start.
-        """
+        """Make an empty output; `n_input_models` is the number of models that are expected."""
         if n_input_models is not None:
             settings.check_number(n_input_models, "n_input_models")
         self._n_models = 0
-        self._group_ids: list[Any] = []
-        self._pixel_scale_ratio: float | None = self._given_pixel_scale_ratio
+        self._pixel_scale_ratio = self._given_pixel_scale_ratio
         self._finalized = False
         options: dict[str, Any] = {
             "n_images": n_input_models,
@@ -144,12 +125,13 @@ class ResamplePlanes(ResampleGrid):
             "error": self._compute_err == "driz_err",
             "dq": self._propagate_dq,
         }
-        needed = settings.output_bytes(self._output_array_shape, **options, **self._variance_planes())
-        settings.check_memory(self._output_array_shape, needed, self._memory_limit_gib)
+        planes = options | self._variance_planes() | {"error": self._compute_err is not None}
+        shape = self._output_array_shape
+        settings.check_memory(shape, settings.output_bytes(shape, **planes), self._memory_limit_gib)
         self._output_model = self.create_output_model()
         together = {} if self._variances_apart() else self._variance_planes()
         self._drizzler = self._make_drizzler(**options, **together)
-        self._variance_drizzler = self._drizzler
+        self._apart: Drizzler | None = None
         if self._enable_var:
             self.init_variance_arrays()
 
@@ -171,7 +153,7 @@ class ResamplePlanes(ResampleGrid):
         `resample_variance_arrays` has them apart.
         """
         if self._variances_apart():
-            self._variance_drizzler = self._make_drizzler(context=False, **self._variance_planes())
+            self._apart = self._make_drizzler(context=False, **self._variance_planes())
 
     def is_finalized(self) -> bool:
         """Tell whether the output is complete, so that no model can be added."""
@@ -193,13 +175,15 @@ class ResamplePlanes(ResampleGrid):
         self._publish()
         if self._enable_var:
             self.finalize_resample_variance(self._output_model)
-        self._finish_error()
+        if self._compute_err == "from_var":
+            names = self.variance_array_names if self.error_from_variances is None else self.error_from_variances
+            self._output_model["err"] = total_error([self._output_model[name] for name in names])
         self.finalize_time_info()
         for name, dtype in self.output_array_types.items():
             if self._output_model.get(name) is not None:
                 self._output_model[name] = self._output_model[name].astype(dtype, copy=False)
         # the running sums are not needed any more
-        del self._drizzler, self._variance_drizzler
+        del self._drizzler, self._apart
 
     def finalize_resample_variance(self, output_model: MutableMapping[str, Any]) -> None:
         """Put the variances into an output model, with the factor of the pixel scale that `variance_rule` has.
@@ -208,13 +192,20 @@ class ResamplePlanes(ResampleGrid):
         ----------
         output_model
             Gets an array for each name of ``variance_array_names``; NaN where nothing contributed.
+
+        Raises
+        ------
+        RuntimeError
+            If it is not called by `finalize`: the factor would count twice.
         """
-        drizzler = self._variance_drizzler
+        if not self._finalized or not hasattr(self, "_drizzler"):
+            raise RuntimeError("finalize completes the variances, once; call that.")
+        drizzler = self._apart or self._drizzler
         if self.variance_rule == "propagated":
             planes, factor = drizzler.propagated_variances, 1.0
         else:
             planes = drizzler.averaged_variances
-            factor = variance_factor(self._pixel_scale_ratio, imaging=self._output_frame.imaging)
+            factor = self._variance_factor()
         if planes is None:
             return
         with np.errstate(over="ignore"):
@@ -230,14 +221,8 @@ class ResamplePlanes(ResampleGrid):
         optional = {"con": self._drizzler.context, "dq": self._drizzler.dq, "err": self._drizzler.error}
         self._output_model.update(planes | {key: plane for key, plane in optional.items() if plane is not None})
 
-    def _finish_error(self) -> None:
-        if self._compute_err == "from_var":
-            names = self.variance_array_names if self.error_from_variances is None else self.error_from_variances
-            self._output_model["err"] = total_error([self._output_model[name] for name in names])
-        elif self._compute_err == "driz_err" and self._drizzler.error is not None:
-            factor = math.sqrt(variance_factor(self._pixel_scale_ratio, imaging=self._output_frame.imaging))
-            # the fill value is no error
-            np.multiply(self._drizzler.error, factor, out=self._drizzler.error, where=self._drizzler.weight > 0)
+    def _variance_factor(self) -> float:
+        return variance_factor(self._pixel_scale_ratio, imaging=self._output_frame.imaging)
 
     def _variance_planes(self) -> dict[str, Any]:
         if not self._enable_var:
@@ -248,18 +233,15 @@ class ResamplePlanes(ResampleGrid):
             "propagated": self.variance_rule == "propagated",
         }
 
-    def _weight_plane(self) -> int:
-        names = list(self.variance_array_names)
-        return names.index(READ_NOISE) if READ_NOISE in names else 0
-
     def _make_drizzler(self, **options: Any) -> Drizzler:  # noqa: ANN401 (those of Drizzler)
+        names = list(self.variance_array_names)
         return Drizzler(
             self._output_array_shape,
             kernel=self._engine_kernel,
-            pixfrac=max(float(self.pixfrac), SMALLEST_PIXFRAC),
+            pixfrac=self._engine_pixfrac,
             fill_value=self._fill_value,
             n_threads=self.n_threads,
-            weight_plane=self._weight_plane(),
+            weight_plane=names.index(READ_NOISE) if READ_NOISE in names else 0,
             **options,
         )
 

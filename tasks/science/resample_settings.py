@@ -51,8 +51,8 @@ def parse_kernel(kernel: object) -> Kernel:
     raise ValueError(f"Kernel {kernel!r} is not supported; the kernels are {', '.join(KERNELS)}.")
 
 
-def check_pixfrac(pixfrac: object) -> None:
-    """Refuse a drop size that the engine cannot use.
+def check_pixfrac(pixfrac: object) -> float:
+    """Return a drop size as a number.
 
     Raises
     ------
@@ -61,6 +61,7 @@ def check_pixfrac(pixfrac: object) -> None:
     """
     if not isinstance(pixfrac, int | float | np.number) or not 0 <= float(pixfrac) <= MAX_PIXFRAC:
         raise ValueError(f"pixfrac is {pixfrac!r}; it must be the drop's size in pixels, from 0 to {MAX_PIXFRAC:g}.")
+    return float(pixfrac)
 
 
 def parse_fill_value(fillval: FillValue) -> float:
@@ -120,17 +121,18 @@ def check_scale(value: object, name: str) -> None:
 
 
 def check_error_names(names: Sequence[str] | None, variances: Sequence[str]) -> None:
-    """Refuse an error that is to be made from variances that are not resampled.
+    """Refuse an error that is to be made from no variances, or from some that are not resampled.
 
     Raises
     ------
     ValueError
         If there is one.
     """
-    unknown = [name for name in names or () if name not in variances]
-    if unknown:
+    chosen = variances if names is None else names
+    unknown = [name for name in chosen if name not in variances]
+    if unknown or not chosen:
         raise ValueError(
-            f"error_from_variances names {', '.join(map(repr, unknown))}; variance_array_names has only "
+            f"error_from_variances names {', '.join(map(repr, unknown)) or 'nothing'}; variance_array_names has only "
             f"{', '.join(map(repr, variances)) or 'nothing'}."
         )
 
@@ -158,7 +160,7 @@ def output_bytes(
     averaged: bool = True,
     propagated: bool = False,
 ) -> int:
-    """Return the size of the planes of a `Drizzler` with these options, the sums behind them included."""
+    """Return the size of an output's planes, and of the sums behind them; ``error`` is whether there is an error."""
     planes = 2 + error + dq + variances * (2 * averaged + propagated)
     planes += math.ceil((n_images or 1) / CONTEXT_BITS) if context else 0
     return PLANE_BYTES * shape[0] * shape[1] * planes

@@ -32,6 +32,8 @@ POLYNOMIALS = ("TPV", "TPD", "TNX", "ZPX")
 """Projections that are polynomials of another."""
 ROUND_TRIP_PIXELS = 1e-6
 """An inverse is believed if it maps back to the sky within this: far off the image, polynomials invert to nonsense."""
+FAR = 1e9
+"""Pixels: where the open side of a bounding box ends."""
 GWCS_ATTRIBUTES = ("output_frame", "bounding_box", "array_shape", "pixel_to_world_values", "world_to_pixel_values")
 
 
@@ -142,8 +144,8 @@ def bounds_of(wcs: ImageWCS) -> Bounds | None:
     box = box.bounding_box(order="F") if hasattr(box, "bounding_box") else box
     if any(interval is None for interval in box):
         return None
-    (x_first, x_last), (y_first, y_last) = ((float(low), float(high)) for low, high in box)
-    return (min(x_first, x_last), max(x_first, x_last)), (min(y_first, y_last), max(y_first, y_last))
+    (x_low, x_high), (y_low, y_high) = np.clip(np.sort(np.array(box, np.float64), axis=1), -FAR, FAR).tolist()
+    return (x_low, x_high), (y_low, y_high)
 
 
 def _fits_frame(wcs: WCS, owner: str) -> PixelFrame:

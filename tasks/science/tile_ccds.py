@@ -16,8 +16,8 @@ from tasks.products.images import CoaddInput
 from tasks.products.wcs_index import CcdRecord, TileExposures
 from tasks.science.ccd_flux import FluxRows, flux_rows
 from tasks.science.geometry import pixel_scale_arcsec
-from tasks.science.pixel_map import PixelMap, make_pixel_map
 from tasks.science.resample_wcs import map_between, pixel_frame
+from tasks.science.tile_parts import Placement, place_ccd
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class TileCcd:
     input: CoaddInput
     """Which it is, and what is known of it before it is drizzled."""
     wcs: WCS
-    pixel_map: PixelMap
+    place: Placement
     """Where its pixels fall on the tile."""
     read: Callable[[slice], FluxRows]
     """Returns some of its rows; may be called by another thread."""
@@ -59,21 +59,21 @@ def tile_ccds(
     tile.require(ccds)
     for record in tile.ccds:
         ccd, light = ccds[record.ccd], record.photometry
-        pixel_map = _pixel_map(ccd.wcs, record, wcs, tile.size_px)
-        if pixel_map is not None:
+        place = _place(ccd.wcs, record, wcs, tile.size_px)
+        if place is not None:
             yield TileCcd(
                 CoaddInput(record.ccd, light, fwhm_arcsec=ccd.fwhm_px * _middle_scale(ccd.wcs, record.shape)),
                 ccd.wcs,
-                pixel_map,
+                place,
                 partial(_read, ccd, record, tuple(excluded)),
                 (light.saturation - ccd.sky.level) * light.flux_scale,
             )
 
 
-def _pixel_map(ccd_wcs: WCS, record: CcdRecord, wcs: WCS, size_px: int) -> PixelMap | None:
+def _place(ccd_wcs: WCS, record: CcdRecord, wcs: WCS, size_px: int) -> Placement | None:
     name = f"CCD {record.ccd}"
     to_tile = map_between(pixel_frame(ccd_wcs, name), pixel_frame(wcs, "the tile"), name)
-    return make_pixel_map(to_tile, record.shape, (size_px, size_px), bounds=record.data_section)
+    return place_ccd(to_tile, record.shape, (size_px, size_px), record.data_section)
 
 
 def _middle_scale(wcs: WCS, shape: tuple[int, int]) -> float:

@@ -37,8 +37,9 @@ def without_outliers(
     n_threads
         Threads that share the rows; the result does not depend on it.
     tell
-        Is told of every CCD that was compared, in a sentence.
+        Is told when the clean image is begun, and of every CCD that was compared, in a sentence.
     """
+    tell(f"{len(ccds)} CCDs are read for the clean image with which each is compared")
     found, masked = find_outliers([partial(_exposure, ccd) for ccd in ccds], wcs, shape, n_threads=n_threads), []
     for number, (ccd, flags) in enumerate(zip(ccds, found, strict=True), 1):
         masked.append(_masked(ccd, flags))
@@ -48,7 +49,7 @@ def without_outliers(
 
 
 def _exposure(ccd: TileCcd) -> Exposure:
-    rows, light = ccd.read(slice(0, ccd.pixel_map.shape[0])), ccd.input.photometry
+    rows, light = ccd.read(slice(0, ccd.place.shape[0])), ccd.input.photometry
     return Exposure(rows.flux, rows.weight, ccd.wcs, light.gain / light.flux_scale)
 
 

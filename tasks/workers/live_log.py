@@ -20,19 +20,24 @@ from tasks.workers.bodies import LogLine
 INTERVAL_S = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass
 class LogFile:
     """Where a body leaves its lines for the flow."""
 
     path: str
+    broken: bool = False
+    """Whether a line could not be added; then none is any more, so that the file always holds how the log begins."""
 
     def append(self, line: LogLine) -> None:
         """Add a line; it is no matter if that fails, as the lines also come back with the result."""
+        if self.broken:
+            return
+        self.broken, data = True, json.dumps([line.level, line.text]).encode() + b"\n"
         with suppress(OSError):
             # never made here: on another machine it does not exist
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
             try:
-                os.write(descriptor, json.dumps([line.level, line.text]).encode() + b"\n")
+                self.broken = os.write(descriptor, data) < len(data)
             finally:
                 os.close(descriptor)
 

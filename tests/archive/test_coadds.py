@@ -105,9 +105,11 @@ def test_a_file_written_in_bands_is_the_same_and_context_planes_may_come_late(st
         assert growing.publish(store, "z.fits", coadd.id, WCS, coadd.metadata).sha256 == expected
 
 
-def test_a_file_that_lacks_rows_is_not_published(store: DataStore, coadd: Coadd) -> None:
+def test_a_file_that_lacks_rows_or_planes_is_not_published(store: DataStore, coadd: Coadd) -> None:
     with CoaddFile(SHAPE) as file:
         file.append(planes_of(1, slice(0, 64)))
         with pytest.raises(ValueError, match="SCI has 64 of its 150 rows"):
             file.publish(store, "x.fits", coadd.id, WCS, coadd.metadata)
+        with pytest.raises(ValueError, match="has the planes SCI, WHT, those before SCI, WHT, CTX, VAR"):
+            file.append(CoaddPlanes(coadd.sci[64:], coadd.weight[64:]))
     assert not store.exists("x.fits")

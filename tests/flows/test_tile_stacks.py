@@ -85,6 +85,16 @@ def test_coadds_are_stale_when_stacks_are_to_be_used(store, raw_store, config):
     )
 
 
+def test_a_coadded_tile_that_is_to_have_a_stack_waits_for_it(store, raw_store, config):
+    coadded = planned_survey()
+    put_tile(store, raw_store, coadded, TILE, process(store, raw_store, coadded, *NAMES))
+
+    found = plan_of(config, store, raw_store)
+
+    sentence = f"waits for its external stack: {IMAGE}, {WEIGHT} has not arrived in the raw store"
+    assert (found.status, found.reasons) == ("waiting", (sentence,))
+
+
 def test_a_tile_is_made_of_the_exposures_that_its_stack_names(store, raw_store, config):
     near = process(store, raw_store, config, *NAMES, "2000003")
     put_stack(raw_store, "2000009", "2000002", "2000001")

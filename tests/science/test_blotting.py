@@ -9,6 +9,7 @@ from tasks.errors import ConfigError, ShapeMismatchError
 from tasks.science.blotting import blot, blot_to_wcs
 from tasks.science.drizzling import DrizzleImage, Drizzler
 from tasks.science.geometry import pixel_area_arcsec2, pixel_to_sky, tile_wcs
+from tasks.science.interpolation import interpolate
 from tasks.science.pixel_map import PixelMap, make_pixel_map
 
 INTERPOLATIONS = ("nearest", "linear", "poly3", "poly5")
@@ -130,6 +131,16 @@ def test_threads_and_layout_of_the_input_change_nothing():
     np.testing.assert_array_equal(blot(image, positions, n_threads=3), one)
     np.testing.assert_array_equal(blot(np.asfortranarray(image.astype(">f8")), positions), one)
     np.testing.assert_array_equal(blot(image, PixelMap.from_positions(positions)), one)
+    image.setflags(write=False)
+    np.testing.assert_array_equal(blot(image, positions), one)
+    # each further kind of array would be compiled for, which takes seconds
+    assert len(interpolate.signatures) == 1
+
+
+def test_masked_pixels_are_unknown():
+    image, positions = smooth_image(), turned_positions()
+    masked = np.ma.array(image, mask=np.random.default_rng(1).random(image.shape) < 0.1)
+    np.testing.assert_array_equal(blot(masked, positions), blot(np.where(masked.mask, np.nan, image), positions))
 
 
 def test_images_that_do_not_overlap_are_all_fill():

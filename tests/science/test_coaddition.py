@@ -1,5 +1,6 @@
 """Drizzled tiles keep flux and place of stars, know their noise, and bad pixels never reach them."""
 
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,15 +10,15 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from tasks.products.identity import CcdId
-from tasks.products.images import CoaddInput, Photometry
+from tasks.products.images import CoaddInput, Photometry, Window
 from tasks.science.ccd_flux import FluxRows
-from tasks.science.coaddition import Coaddition, contributing_inputs, join_bands
+from tasks.science.coadd_planes import contributing_inputs, join_bands
+from tasks.science.coaddition import Coaddition, band_height
 from tasks.science.geometry import pixel_area_arcsec2, pixel_to_sky, sky_to_pixel, tile_wcs
-from tasks.science.pixel_map import make_pixel_map
 from tasks.science.resample_wcs import map_between, pixel_frame
 from tasks.science.sphere import tangent_plane
 from tasks.science.tile_ccds import TileCcd
-from tasks.science.tile_parts import read_ahead, rows_reaching
+from tasks.science.tile_parts import place_ccd, read_ahead
 
 CENTRE = (213.7, 54.1)
 SIZE = 300
@@ -62,18 +63,22 @@ def draw_stars(wcs, shape, *, flux=1e4, sigma_arcsec=0.35):
     return (image * flux / (2 * np.pi * sigma_arcsec**2)).astype(np.float32)
 
 
-def make_ccd(wcs, flux, *, weight=1.0, dq=None, number=0):
+def place_on(tile, wcs, shape, size, bounds=None):
+    """Where a CCD falls on a tile."""
+    to_tile = map_between(pixel_frame(wcs, "a CCD"), pixel_frame(tile, "the tile"), "a CCD")
+    return place_ccd(to_tile, shape, (size, size), bounds)
+
+
+def make_ccd(wcs, flux, *, weight=1.0, dq=None, number=0, tile=GRID, size=SIZE):
     """A CCD in memory; a weight may be an array."""
     weight = np.broadcast_to(np.float32(weight), flux.shape).copy()
     with np.errstate(divide="ignore"):
         variance = 1 / weight
     dq = np.zeros(flux.shape, np.uint32) if dq is None else dq
-    to_tile = map_between(pixel_frame(wcs, "a CCD"), pixel_frame(GRID, "the tile"), "a CCD")
-    pixel_map = make_pixel_map(to_tile, flux.shape, (SIZE, SIZE))
     return TileCcd(
         CoaddInput(CcdId(exposure=f"{number}", ccd=0), LIGHT),
         wcs,
-        pixel_map,
+        place_on(tile, wcs, flux.shape, size),
         lambda rows: FluxRows(flux[rows], weight[rows], variance[rows], dq[rows]),
         6e4,
     )
@@ -208,10 +213,10 @@ def test_of_a_ccd_only_the_rows_that_reach_a_band_are_read(ccds):
     assert len(asked) == 5
     assert max(rows.stop - rows.start for rows in asked) < 64 + 2 * 32 + 40
     # every row of the CCD that is on the tile is in one of them
-    assert asked[0].start <= ccds[0].pixel_map.window.y_min
-    assert asked[-1].stop >= ccds[0].pixel_map.window.y_max
+    place = ccds[0].place
+    assert (asked[0].start, asked[-1].stop) == (place.window.y_min, place.window.y_max)
     assert all(after.start < before.stop for before, after in pairwise(asked))
-    assert rows_reaching(ccds[0].pixel_map, 5 * SIZE, 6 * SIZE) is None
+    assert place.rows_reaching(5 * SIZE, 6 * SIZE) is None
 
 
 def test_bits_of_the_context_go_to_ccds_as_they_first_contribute():
@@ -229,10 +234,42 @@ def test_bits_of_the_context_go_to_ccds_as_they_first_contribute():
 
 def test_a_tile_smaller_than_the_steps_of_the_pixel_map_is_still_found():
     wcs, tiny = make_wcs(), tile_wcs(*CENTRE, size_px=5, pixel_scale_arcsec=SCALE)
-    ccd = make_ccd(wcs, np.full(SHAPE, 2, np.float32))
-    to_tile = map_between(pixel_frame(wcs, "a CCD"), pixel_frame(tiny, "the tile"), "a CCD")
-    ccd = replace(ccd, pixel_map=make_pixel_map(to_tile, SHAPE, (5, 5)))
+    ccd = make_ccd(wcs, np.full(SHAPE, 2, np.float32), tile=tiny, size=5)
     assert (join_bands(Coaddition([ccd], tiny, (5, 5)).bands()).weight > 0).all()
+
+
+@pytest.mark.parametrize("bounds", [Window(0, 100, 400, 101), Window(100, 0, 101, 360), Window(150, 150, 151, 151)])
+def test_a_ccd_of_which_one_row_column_or_pixel_is_used_is_drizzled_like_any(bounds):
+    wcs = make_wcs()
+    ccd = make_ccd(wcs, np.full(SHAPE, 2, np.float32))
+    planes = coadd(replace(ccd, place=place_on(GRID, wcs, SHAPE, SIZE, bounds)), band_rows=64)
+    # each pixel of the CCD touches some two to nine of the tile
+    assert 0 < np.count_nonzero(planes.weight) < 9 * bounds.shape[0] * bounds.shape[1]
+    assert planes.weight.sum(dtype=float) == pytest.approx(np.prod(bounds.shape), rel=0.3)
+
+
+@pytest.mark.parametrize("centre", [(0.0, 10.0), (359.9999, -40.0), (77.0, 90.0), (0.0, -90.0)])
+def test_tiles_at_the_origin_of_right_ascension_and_at_the_poles_are_covered(centre):
+    tile = tile_wcs(*centre, size_px=64, pixel_scale_arcsec=SCALE)
+    beside = (centre[0] + 0.0006) % 360, centre[1] - np.copysign(0.0005, centre[1])
+    wcs = tile_wcs(*beside, size_px=120, pixel_scale_arcsec=SCALE)
+    ccd = make_ccd(wcs, np.full((120, 120), 2, np.float32), tile=tile, size=64)
+    np.testing.assert_allclose(join_bands(Coaddition([ccd], tile, (64, 64)).bands()).sci, 2, rtol=1e-5)
+
+
+def test_between_bands_little_is_kept_of_a_ccd():
+    tile = tile_wcs(*CENTRE, size_px=4000, pixel_scale_arcsec=SCALE)
+    place_on(tile, tile, (4000, 4000), 4000)
+    tracemalloc.start()
+    places = [place_on(tile, tile, (4000, 4000), 4000) for _ in range(3)]
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    # the splines of one whole CCD would take 16 MB
+    assert kept < 100_000 * len(places)
+
+
+def test_bands_are_lower_if_the_context_planes_of_many_ccds_share_the_memory():
+    assert [band_height(n) for n in (0, 40, 64, 65, 400, 100_000)] == [1024, 1024, 1024, 896, 384, 64]
 
 
 def test_reading_is_one_item_ahead_and_an_error_comes_out_where_its_item_would():

@@ -12,7 +12,6 @@ from drizzle_cases import (
     exposure,
     listed_image,
     mapping,
-    positions,
 )
 
 from tasks.science.drizzling import KERNELS, DrizzleImage, Drizzler
@@ -246,22 +245,3 @@ def test_a_small_output_is_cut_from_a_large_one(kernel):
     np.testing.assert_allclose(small.weight, large.weight[cut], rtol=1e-6)
     np.testing.assert_allclose(small.data, large.data[cut], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(small.averaged_variances, large.averaged_variances[(slice(None), *cut)], rtol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (2, 2)])
-@pytest.mark.parametrize("kernel", ["square", "lanczos2"])
-def test_images_of_few_pixels(kernel, shape):
-    def to_output(x, y):
-        return 15.3 + 0.98 * x - 0.2 * y, 6.1 + 0.2 * x + 0.98 * y
-
-    ones = np.ones(shape, np.float32)
-    ours = Drizzler((60, 60), kernel=kernel, pixfrac=1.0)
-    assert ours.add(DrizzleImage(2 * ones, 3 * ones, make_pixel_map(to_output, shape, (60, 60)), scale_ratio=1.0)) > 0
-    assert ours.weight.sum() == pytest.approx(3 * ones.size, rel=1e-6 if kernel == "square" else 0.03)
-    solid = ours.weight > 0.1
-    np.testing.assert_allclose(ours.data[solid], 2.0, rtol=1e-5)
-
-
-def test_positions_of_the_cases_are_what_their_maps_list():
-    to_output = mapping()
-    np.testing.assert_array_equal(listed_image(to_output).pixel_map.dense(), positions(to_output))

@@ -109,12 +109,12 @@ def test_outputs_that_cannot_be_are_named(output, error, sentence):
 
 def test_an_output_of_a_million_pixels_a_side_is_refused_with_the_memory_that_it_needs():
     huge = {"wcs": tan_wcs((1_000_000, 1_000_000)), "pixel_scale": 0.2}
-    # data, weight, 2 context planes and two planes for each of 3 variances, of 4 bytes
+    # data, weight, 2 context planes, two planes for each of 3 variances, and the error, of 4 bytes
     sentence = (
-        r"An output of 1000000 x 1000000 pixels needs 37,252\.9 GiB of memory, and [\d,.]+ GiB may be used: make it"
+        r"An output of 1000000 x 1000000 pixels needs 40,978\.2 GiB of memory, and [\d,.]+ GiB may be used: make it"
     )
     with pytest.raises(MemoryError, match=sentence):
-        Resample(huge, n_input_models=40)
+        Resample(huge, n_input_models=40, compute_err="from_var")
     assert 1e8 < total_memory() < 1e15
 
 
@@ -130,7 +130,10 @@ def test_errors_from_variances_that_are_not_resampled_are_refused():
     with pytest.raises(
         ValueError, match=r"error_from_variances names 'var_sky'; variance_array_names has only 'var_rnoise'"
     ):
-        Wrong(OUTPUT)
+        Wrong(OUTPUT, compute_err="from_var")
+    Wrong.error_from_variances = ()
+    with pytest.raises(ValueError, match="error_from_variances names nothing; variance_array_names has only"):
+        Wrong(OUTPUT, compute_err="from_var")
 
 
 @pytest.mark.parametrize("key", [*REQUIRED_KEYS, "var_rnoise", "var_flat", "var_poisson", "err"])
@@ -209,6 +212,11 @@ def test_a_spectrum_needs_its_unit():
             {"level": np.inf},
             ValueError,
             "The background level of 'exposure.fits' is inf; it must be a finite number or N",
+        ),
+        (
+            {"pixelarea_steradians": "1"},
+            TypeError,
+            "The pixelarea_steradians of 'exposure.fits' is '1'; it must be a num",
         ),
         ({"wcs": "TAN"}, TypeError, "The WCS of 'exposure.fits' is a str without 'output_frame'"),
         (

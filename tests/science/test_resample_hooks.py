@@ -1,5 +1,7 @@
 """What subclasses of Resample may change, as those of the archive pipelines do."""
 
+import inspect
+
 import numpy as np
 import pytest
 from astropy.nddata.bitmask import BitFlagNameMap
@@ -218,6 +220,39 @@ def test_a_subclass_may_check_models_and_outputs():
     assert resample.checked is OUTPUT["wcs"]
     with pytest.raises(KeyError, match="no filter"):
         resample.add_model(make_model())
+
+
+POSITIONS = "model pixmap pixel_scale_ratio iscale weight_map xmin xmax ymin ymax"
+METHODS = {
+    "add_model": "model",
+    "add_model_hook": POSITIONS,
+    "check_output_wcs": "output_wcs estimate_output_shape",
+    "create_output_model": "",
+    "finalize": "",
+    "finalize_resample_variance": "output_model",
+    "finalize_time_info": "",
+    "get_input_model_pixel_area": "model prefer_mean",
+    "get_output_model_pixel_area": "model",
+    "init_time_counters": "",
+    "init_variance_arrays": "",
+    "is_finalized": "",
+    "resample_variance_arrays": POSITIONS,
+    "reset_arrays": "n_input_models",
+    "update_time": "model",
+    "validate_input_model": "model",
+}
+
+
+def test_methods_and_settings_have_the_names_and_the_order_of_stcal():
+    found = {name: list(inspect.signature(getattr(Resample, name)).parameters)[1:] for name in METHODS}
+    assert found == {name: text.split() for name, text in METHODS.items()}
+    settings = {key: one.default for key, one in inspect.signature(Resample).parameters.items()}
+    # in this order, and with these defaults
+    assert list(settings.items())[1:13] == [
+        ("n_input_models", None), ("pixfrac", 1.0), ("kernel", "square"), ("fillval", 0.0), ("weight_type", "ivm"),
+        ("good_bits", 0), ("enable_ctx", True), ("enable_var", True), ("compute_err", None), ("propagate_dq", False),
+        ("pixmap_stepsize", 1), ("pixmap_order", 1),
+    ]  # fmt: skip
 
 
 def test_what_is_documented_is_there():

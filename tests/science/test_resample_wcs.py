@@ -5,6 +5,7 @@ import pytest
 from astropy.wcs import WCS
 from resample_stack import CENTRE, SCALE, SHAPE, FrameWCS, sip_wcs, tan_wcs, tpv_wcs
 
+from tasks.products.windows import Window
 from tasks.science.geometry import pixel_area_arcsec2
 from tasks.science.resample_area import mean_pixel_area, outline, solid_angle
 from tasks.science.resample_errors import UnsupportedWCSError
@@ -115,6 +116,9 @@ def test_bounding_boxes_are_read_however_they_are_written():
     assert bounds_of(wcs) == ((3.0, 4.0), (1.0, 2.0))
     wcs.bounding_box = ((9.0, 1.0), (2.0, 8.0))
     assert bounds_of(wcs) == ((1.0, 9.0), (2.0, 8.0))
+    wcs.bounding_box = ((-np.inf, np.inf), (2.0, np.inf))
+    assert valid_window(SHAPE, bounds_of(wcs)) == Window(0, 2, SHAPE[1], SHAPE[0])
+    assert used_range(SHAPE, bounds_of(wcs)) == (0, SHAPE[1] - 1, 2, SHAPE[0] - 1)
     fits = tan_wcs()
     assert bounds_of(fits) is None
     fits.pixel_bounds = [(-0.5, 10.5), (-0.5, 20.5)]
@@ -144,6 +148,24 @@ def test_a_step_that_was_asked_for_is_kept():
     asked = FrameWCS(sip_wcs())
     place(asked, step=4, order=1)
     assert asked.pixels_asked_for == 13 * 11
+
+
+def test_a_step_beyond_the_image_is_a_tenth_of_it():
+    far, tenth = (place(sip_wcs(), step=step, order=3).dense() for step in (10_000, SHAPE[0] // 10))
+    np.testing.assert_array_equal(far, tenth)
+    asked = FrameWCS(sip_wcs())
+    place(asked, step=10_000, order=1)
+    assert asked.pixels_asked_for == 10 * 10
+
+
+@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 30), (30, 1)])
+def test_images_of_one_row_or_one_pixel_have_places_whatever_the_step(shape, order):
+    wcs = sip_wcs(shape, angle_deg=20.0)
+    y, x = np.indices(shape).astype(float)
+    expected = tan_wcs(scale=0.15).all_world2pix(*wcs.all_pix2world(x, y, 0), 0)
+    for step in (1, 16):
+        np.testing.assert_allclose(place(wcs, shape, step=step, order=order).dense(), np.stack(expected, -1), atol=2e-6)
 
 
 def test_a_coarse_map_with_holes_is_worked_out_pixel_by_pixel():
