@@ -46,7 +46,7 @@ class CoaddConfig(StageConfig):
     """Bits of the lensing mask of a CCD that keep a pixel out of the tile."""
 
     reject_outliers: bool = False
-    """Whether pixels that other exposures contradict, as of satellites, are left out; CCDs are read several times."""
+    """Whether pixels that other exposures contradict, as of satellites, are left out; CCDs are read three times."""
 
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads with which a worker drizzles and compresses; the tile is the same to the bit."""

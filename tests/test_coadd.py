@@ -29,6 +29,7 @@ from tasks.records import wanted_record
 from tasks.science.ccd_flux import flux_rows
 from tasks.science.coadd_planes import contributing_inputs
 from tasks.science.geometry import image_footprint, pixel_area_arcsec2, pixel_to_sky, sky_to_pixel
+from tasks.science.outliers import GROUND, OutlierSettings
 from tasks.science.sphere import bounding_circle, tangent_plane
 
 CENTRE = (210.0, 54.0)
@@ -57,7 +58,7 @@ def star_sky():
     return CENTRE[0] - u / 3600 / np.cos(np.radians(CENTRE[1])), CENTRE[1] + v / 3600
 
 
-def draw_stars(wcs):
+def draw_stars(wcs, sigma_arcsec=0.35):
     """Stars of flux 1: surface brightness times the area of each pixel."""
     image = np.zeros(SHAPE)
     columns, rows, _ = sky_to_pixel(wcs, *star_sky(), SHAPE)
@@ -67,7 +68,7 @@ def draw_stars(wcs):
         y, x = np.mgrid[round(row) - 20 : round(row) + 21, round(column) - 20 : round(column) + 21]
         u, v = tangent_plane(*pixel_to_sky(wcs, x.astype(float), y.astype(float)), ra, dec)
         area = pixel_area_arcsec2(wcs, x.ravel(), y.ravel()).reshape(x.shape)
-        image[y, x] += area * np.exp(-0.5 * (u**2 + v**2) / 0.35**2) / (2 * np.pi * 0.35**2)
+        image[y, x] += area * np.exp(-0.5 * (u**2 + v**2) / sigma_arcsec**2) / (2 * np.pi * sigma_arcsec**2)
     return image
 
 
@@ -225,6 +226,33 @@ def test_a_satellite_is_left_out_if_outliers_are_rejected():
         # the noise of the stamp is some 2 per cent
         expected = measure(clean.sci, star_x, star_y)[0]
         assert measure(rejected.sci, star_x, star_y)[0] == pytest.approx(expected, rel=0.04)
+
+
+def test_seeing_that_differs_makes_no_outliers():
+    sharp, middle, blurred = exposures(noise=5.0)
+    for image, sigma_arcsec in ((sharp, 0.28), (middle, 0.35), (blurred, 0.42)):
+        bright = 10 ** (0.4 * (image.photometry.zero_point - STAR_MAG + 4))
+        image.sci[...] += bright * draw_stars(image.wcs, sigma_arcsec)
+    images = (sharp, middle, blurred)
+    kept, rejected = coadd(*images), coadd(*images, config=CoaddConfig(reject_outliers=True))
+    assert sum(item.n_outliers for item in rejected.metadata.inputs) < 10
+    assert np.abs(rejected.sci / kept.sci - 1)[kept.sci > 0.1 * kept.sci.max()].max() < 1e-3
+
+
+def test_with_rejection_a_ccd_is_read_in_the_parts_that_a_band_needs(monkeypatch):
+    monkeypatch.setattr("tasks.science.tile_outliers.SEEING_DIFFERS", OutlierSettings(band_rows=40, thresholds=GROUND))
+    image, other = exposures(noise=5.0)[:2]
+    source, rows_read = as_source(image), []
+
+    def read(rows):
+        rows_read.append(rows.stop - rows.start)
+        return source.read(rows)
+
+    ccds = {image.id: replace(source, read=read), other.id: as_source(other)}
+    coadd_tile(make_tile(image, other), ccds, CoaddConfig(reject_outliers=True))
+    # in parts for the clean image and for the tile, whole to be compared
+    assert max(rows_read) == SHAPE[0]
+    assert sum(rows_read) < 3.5 * SHAPE[0]
 
 
 def test_only_the_bits_of_the_settings_keep_pixels_out():

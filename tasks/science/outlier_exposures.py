@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.errors import ConfigError, ShapeMismatchError
+from tasks.errors import ConfigError
 from tasks.products.windows import Window
 from tasks.science.blotting import PixelsHold, map_to_image
 from tasks.science.drizzling import DrizzleImage, Drizzler, FluxKernel
@@ -74,21 +74,6 @@ class OutlierSettings:
             raise ConfigError(f"Outlier rejection is to work on {self.band_rows} rows at a time; give at least one.")
 
 
-def check_shapes(exposure: Exposure, number: int) -> None:
-    """Refuse an exposure whose planes are not images of one shape.
-
-    Raises
-    ------
-    ShapeMismatchError
-        If they are not.
-    """
-    if exposure.data.ndim != 2 or exposure.data.shape != exposure.weight.shape:
-        raise ShapeMismatchError(
-            f"Exposure {number}, counted from 0, has data of shape {exposure.data.shape} and weights of shape "
-            f"{exposure.weight.shape}; they must be images of one shape."
-        )
-
-
 def map_to_grid(exposure: Exposure, wcs: ImageWCS, shape: tuple[int, int]) -> PixelMap | None:
     """Return where the pixels of an exposure fall on a grid; None if none does."""
     ny, nx = exposure.data.shape
@@ -125,13 +110,17 @@ def _moved(pixel_map: PixelMap, part: Window) -> PixelMap:
 def push_exposure(
     stack: BandStack,
     exposure: Exposure,
-    pixel_map: PixelMap,
+    wcs: ImageWCS,
+    shape: tuple[int, int],
     band: Window,
-    target: Window,
     settings: OutlierSettings,
     n_threads: int,
 ) -> None:
-    """Drizzle one exposure to its part of a band, and add it to the band's values."""
+    """Drizzle one exposure to its part of a band of the grid, and add it to the band's values."""
+    pixel_map = map_to_grid(exposure, wcs, shape)
+    target = target_window(pixel_map, settings, shape)
+    if pixel_map is None or not overlaps(target, band):
+        return
     part = Window(target.x_min, max(band.y_min, target.y_min), target.x_max, min(band.y_max, target.y_max))
     drizzled = _drizzled(exposure, _moved(pixel_map, part), part.shape, settings, n_threads)
     flux = settings.pixels_hold == "flux"

@@ -14,17 +14,10 @@ from numpy.typing import NDArray
 from tasks.products.windows import Window
 from tasks.science.blotting import blot_all
 from tasks.science.interpolation import Interpolation
-from tasks.science.outlier_exposures import (
-    Exposure,
-    OutlierSettings,
-    check_shapes,
-    map_to_grid,
-    overlaps,
-    push_exposure,
-    target_window,
-)
+from tasks.science.outlier_exposures import Exposure, OutlierSettings, map_to_grid, push_exposure
 from tasks.science.outlier_flags import GROUND, Thresholds, flag_deviations
 from tasks.science.outlier_model import BandStack, CleanImage, CombineSettings
+from tasks.science.outlier_sources import ExposureSource, as_sources
 from tasks.science.resample_wcs import ImageWCS
 
 __all__ = [
@@ -32,6 +25,7 @@ __all__ = [
     "CleanImage",
     "CombineSettings",
     "Exposure",
+    "ExposureSource",
     "OutlierSettings",
     "Thresholds",
     "clean_image",
@@ -45,12 +39,13 @@ DEFAULTS = OutlierSettings()
 
 
 def find_outliers(
-    exposures: Sequence[Callable[[], Exposure]],
+    exposures: Sequence[Callable[[], Exposure] | ExposureSource],
     output_wcs: ImageWCS,
     shape: tuple[int, int],
     settings: OutlierSettings = DEFAULTS,
     *,
     n_threads: int = 1,
+    tell: Callable[[str], None] = lambda _text: None,
 ) -> Iterator[NDArray[np.uint32]]:
     """Flag the pixels of each exposure that the other exposures of the same place contradict.
 
@@ -61,7 +56,8 @@ def find_outliers(
     ----------
     exposures
         Functions that read the exposures. Each is called once for every band of rows that it touches (but for the first
-        band, for which all are), and once to be compared.
+        band, for which all are), and once to be compared. An `ExposureSource` is asked for no more than its part of a
+        band.
     output_wcs, shape
         Coordinate system and shape (ny, nx) of the common grid, such as that of the coadd; its pixels should not be
         much larger than those of the exposures. Pixels of exposures outside it are not judged.
@@ -69,6 +65,8 @@ def find_outliers(
         Settings.
     n_threads
         Threads that share the rows; the result does not depend on it.
+    tell
+        Is told of every band of the clean image that is done, in a sentence.
 
     Yields
     ------
@@ -80,20 +78,20 @@ def find_outliers(
     ShapeMismatchError
         If data and weight of an exposure differ in shape.
     """
-    clean = clean_image(exposures, output_wcs, shape, settings, n_threads=n_threads)
-    for number, read in enumerate(exposures):
-        exposure = read()
-        check_shapes(exposure, number)
-        yield flag_exposure(exposure, clean, output_wcs, settings, n_threads=n_threads)
+    sources = as_sources(exposures, output_wcs, shape, settings)
+    clean = clean_image(sources, output_wcs, shape, settings, n_threads=n_threads, tell=tell)
+    for read in sources:
+        yield flag_exposure(read(), clean, output_wcs, settings, n_threads=n_threads)
 
 
 def clean_image(
-    exposures: Sequence[Callable[[], Exposure]],
+    exposures: Sequence[Callable[[], Exposure] | ExposureSource],
     output_wcs: ImageWCS,
     shape: tuple[int, int],
     settings: OutlierSettings = DEFAULTS,
     *,
     n_threads: int = 1,
+    tell: Callable[[str], None] = lambda _text: None,
 ) -> CleanImage:
     """Return the image of a piece of sky without what only one exposure saw.
 
@@ -103,7 +101,7 @@ def clean_image(
 
     Parameters
     ----------
-    exposures, output_wcs, shape, settings, n_threads
+    exposures, output_wcs, shape, settings, n_threads, tell
         As for `find_outliers`.
 
     Returns
@@ -119,26 +117,23 @@ def clean_image(
     with_scatter = settings.thresholds.scatter > 0
     data = np.full(shape, np.nan, np.float32)
     scatter = np.zeros(shape, np.float32) if with_scatter else None
-    targets: dict[int, Window] = {}
+    sources = as_sources(exposures, output_wcs, shape, settings)
     margin = settings.combine.grow_px
     for first in range(0, shape[0], settings.band_rows):
         last = min(first + settings.band_rows, shape[0])
         # neighbours of the first and the last row decide about them, too
         band = Window(0, max(0, first - margin), shape[1], min(shape[0], last + margin))
         stack = BandStack(band.shape)
-        for number, read in enumerate(exposures):
-            if number not in targets or overlaps(targets[number], band):
-                exposure = read()
-                check_shapes(exposure, number)
-                pixel_map = map_to_grid(exposure, output_wcs, shape)
-                targets[number] = target_window(pixel_map, settings, shape)
-                if pixel_map is not None and overlaps(targets[number], band):
-                    push_exposure(stack, exposure, pixel_map, band, targets[number], settings, n_threads)
+        for source in sources:
+            exposure = source.reaching(band)
+            if exposure is not None:
+                push_exposure(stack, exposure, output_wcs, shape, band, settings, n_threads)
         inner = slice(first - band.y_min, last - band.y_min)
         clean = stack.combine(settings.combine, share=settings.thresholds.share, scatter=with_scatter)
         data[first:last] = clean.data[inner]
         if scatter is not None and clean.scatter is not None:
             scatter[first:last] = clean.scatter[inner]
+        tell(f"rows up to {last} of {shape[0]} of the clean image are done")
     return CleanImage(data, scatter)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
+from tasks.products.windows import Window
 from tasks.science.ccd_flux import FluxRows
-from tasks.science.outliers import Exposure, find_outliers
+from tasks.science.outliers import GROUND, Exposure, OutlierSettings, find_outliers
 from tasks.science.tile_ccds import TileCcd
+
+SEEING_DIFFERS = OutlierSettings(thresholds=GROUND)
 
 
 def without_outliers(
@@ -25,8 +28,8 @@ def without_outliers(
 ) -> list[TileCcd]:
     """Return CCDs whose outliers, such as cosmic rays and satellites, have weight 0.
 
-    Every CCD is read whole: once for every band of the tile that it touches, and once to be compared. In memory are the
-    clean image of the tile and, for every CCD, one bit per pixel.
+    Every CCD is read twice: in parts, for the bands of the tile, and whole, to be compared. In memory are the clean
+    image of the tile with its scatter and, for every CCD, one bit per pixel.
 
     Parameters
     ----------
@@ -37,10 +40,10 @@ def without_outliers(
     n_threads
         Threads that share the rows; the result does not depend on it.
     tell
-        Is told when the clean image is begun, and of every CCD that was compared, in a sentence.
+        Is told of every band of the clean image, and of every CCD that was compared, in a sentence.
     """
-    tell(f"{len(ccds)} CCDs are read for the clean image with which each is compared")
-    found, masked = find_outliers([partial(_exposure, ccd) for ccd in ccds], wcs, shape, n_threads=n_threads), []
+    sources, masked = [_CcdExposure(ccd) for ccd in ccds], []
+    found = find_outliers(sources, wcs, shape, SEEING_DIFFERS, n_threads=n_threads, tell=tell)
     for number, (ccd, flags) in enumerate(zip(ccds, found, strict=True), 1):
         masked.append(_masked(ccd, flags))
         n_outliers = masked[-1].input.n_outliers
@@ -48,9 +51,23 @@ def without_outliers(
     return masked
 
 
-def _exposure(ccd: TileCcd) -> Exposure:
-    rows, light = ccd.read(slice(0, ccd.place.shape[0])), ccd.input.photometry
-    return Exposure(rows.flux, rows.weight, ccd.wcs, light.gain / light.flux_scale)
+@dataclass(frozen=True, eq=False)
+class _CcdExposure:
+    """A CCD as outlier rejection reads it."""
+
+    ccd: TileCcd
+
+    def __call__(self) -> Exposure:
+        return self._rows(slice(0, self.ccd.place.shape[0]))
+
+    def reaching(self, band: Window) -> Exposure | None:
+        rows = self.ccd.place.rows_reaching(band.y_min, band.y_max - 1)
+        return None if rows is None else self._rows(rows)
+
+    def _rows(self, rows: slice) -> Exposure:
+        found, light = self.ccd.read(rows), self.ccd.input.photometry
+        wcs = self.ccd.wcs.slice((rows, slice(None)))
+        return Exposure(found.flux, found.weight, wcs, light.gain / light.flux_scale)
 
 
 def _masked(ccd: TileCcd, flags: NDArray[np.uint32]) -> TileCcd:
