@@ -43,7 +43,7 @@ def source_digest(folder: Path) -> str:
     digest = hashlib.sha256(numba.__version__.encode())
     for path in sorted(folder.glob("*.py")):
         source = path.read_bytes()
-        if b"njit" in source:
+        if b"njit" in source or b"numba" in source:
             digest.update(hashlib.sha256(path.name.encode() + b"\0" + source).digest())
     return digest.hexdigest()[:16]
 
