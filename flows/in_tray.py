@@ -64,9 +64,9 @@ class InTray:
         return [name for name in ours if replace_damaged(self.store, name) is not None]
 
     def left(self) -> list[ExposureId]:
-        """Return the exposures whose notes are in the inbox now and are not put off."""
+        """Return the exposures whose notes are in the inbox now and are the next run's to deal with."""
         versions = list_arrivals(self.store)
-        return [name for name, version in versions.items() if not self.put_off.holds(name, version)]
+        return [name for name, version in versions.items() if not self.put_off.leaves(name, version)]
 
     def start_over(self) -> None:
         """Forget what the inbox can tell again."""

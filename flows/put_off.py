@@ -57,6 +57,12 @@ class PutOff:
         item = self._delays.get(exposure)
         return item is not None and item.version == version and time.monotonic() < item.until
 
+    def leaves(self, exposure: ExposureId, version: str) -> bool:
+        """Tell whether a run that ends need not hand a note on: it is put off, or waits for something else."""
+        item = self._delays.get(exposure)
+        waits_for_others = item is not None and item.version == version and item.why not in TRIED_AGAIN
+        return waits_for_others or self.holds(exposure, version)
+
     def is_patient(self, exposure: ExposureId, why: Reason) -> bool:
         """Tell whether a note was put off for a reason as often as it may be."""
         item = self._delays.get(exposure)

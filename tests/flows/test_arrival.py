@@ -19,6 +19,7 @@ from blocks.store import DataStore, StoreError
 from flows import attempts as attempts_module
 from flows import desk as desk_module
 from flows import in_tray as in_tray_module
+from flows import put_off as put_off_module
 from flows.announce import announce_missed
 from flows.arrival import ArrivalReport, process_arrivals
 from flows.config import SurveyConfig
@@ -174,6 +175,17 @@ def test_a_note_of_an_incomplete_exposure_waits_without_holding_up_others(copied
     report = arrivals(config, copied)
     assert (report.incomplete, report.done + report.reused) == (0, 1)
     assert list_arrivals(store) == {}
+
+
+def test_an_incomplete_exposure_that_could_be_asked_for_again_is_not_left_to_the_next_run(
+    copied: Path, config: SurveyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(put_off_module.FIRST_S, "incomplete", 0.0)
+    raw_of(copied).remove(f"{FIRST}p.weight.fits.fz")
+    forget_exposure_products(store_of(copied), FIRST)
+    announce(store_of(copied), FIRST)
+
+    assert numbers(arrivals(config, copied)) == {"incomplete": 1}
 
 
 def test_an_exposure_that_is_set_aside_is_not_tried_again_with_the_same_files(
