@@ -1,7 +1,7 @@
 """One image's sums of a band merged into the output, which holds means: it is complete after every image.
 
-Plane by plane and row by row, so that the compiler works on several pixels at once; every pixel is computed, and kept
-as it was where the image adds nothing.
+Plane by plane, so that the compiler works on several pixels at once; every pixel is computed, and kept as it was where
+the image adds nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from tasks.science.drop_kernels import Band
 from tasks.science.engine_options import ENTRY, MERGED, PART
 from tasks.science.plane_merge import (
     add_row,
-    copy_row,
     empty,
     leave_out,
     mark_contributions,
@@ -25,12 +24,16 @@ from tasks.science.plane_merge import (
     merge_propagated,
     set_inverses,
     set_variance_weights,
-    take_plane,
+    take_planes,
 )
 
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Flags = NDArray[np.uint32]
+
+
+PIECE = 256
+"""Pixels of a row that are merged at a time, so that they stay in the cache; a multiple of LANES."""
 
 
 class Output(NamedTuple):
@@ -69,8 +72,18 @@ class Merge(NamedTuple):
     """0 if there is no plane of the time."""
 
 
+class MergeSpace(NamedTuple):
+    """Working space of a thread."""
+
+    planes: Floats32
+    """The sums of a piece, plane by plane: shape (planes of a band, PIECE)."""
+    own_weight: Floats32
+    rows: Floats
+    """Shape (2, PIECE)."""
+
+
 class Row(NamedTuple):
-    """One row of a band."""
+    """A piece of a row of a band."""
 
     first: int
     """Its first pixel in the band."""
@@ -82,68 +95,55 @@ class Row(NamedTuple):
 
 
 @njit(**PART)
-def _merge_variances(out: Output, how: Merge, sums: Floats32, n_planes: int, row: Row, space: Floats) -> None:
-    """Merge one row of the averaged variances."""
-    first, y, x, n = row.first, row.y, row.x, row.n
-    weight, errors, variance_weights, inverse_weight = space[0, :n], space[3, :n], space[4, :n], space[5, :n]
+def _merge_variances(out: Output, how: Merge, planes: Floats32, row: Row, space: Floats) -> None:
+    """Merge one piece of the averaged variances."""
+    y, x, n = row.y, row.x, row.n
+    weight, variance_weights, inverse_weight = planes[0, :n], space[0, :n], space[1, :n]
     set_inverses(weight, inverse_weight)
     for c in range(n):
         variance_weights[c] = how.variance_weight
     if how.weight_place >= 0:
-        take_plane(sums, first, how.weight_place, n_planes, errors)
-        set_variance_weights(errors, inverse_weight, variance_weights)
+        set_variance_weights(planes[how.weight_place, :n], inverse_weight, variance_weights)
     for k in range(len(how.averaged_places)):
         if how.averaged_places[k] >= 0:
-            take_plane(sums, first, how.averaged_places[k], n_planes, errors)
+            errors = planes[how.averaged_places[k], :n]
             variance, totals = out.averaged[k, y, x : x + n], out.averaged_totals[k, y, x : x + n]
             merge_averaged(variance, totals, errors, weight, inverse_weight, variance_weights)
 
 
 @njit(**PART)
-def _merge_exactly(out: Output, how: Merge, sums: Floats32, n_planes: int, row: Row, space: Floats) -> None:
-    """Merge one row of the propagated variances and of the error."""
-    first, y, x, n = row.first, row.y, row.x, row.n
-    weight, added = space[0, :n], space[3, :n]
-    own_weight, own_before = space[4, :n], space[5, :n]
+def _merge_exactly(out: Output, how: Merge, planes: Floats32, row: Row, own_weight: Floats32) -> None:
+    """Merge one piece of the propagated variances and of the error."""
+    y, x, n = row.y, row.x, row.n
     n_propagated = len(how.propagated_places)
     for k in range(n_propagated + 1):
         place = how.propagated_places[k] if k < n_propagated else how.error_place
         if place < 0:
             continue
-        take_plane(sums, first, place, n_planes, added)
-        leave_out(weight, added, own_weight)
-        own_totals = out.totals[k, y, x : x + n] if out.totals.shape[0] > 0 else out.weight[y, x : x + n]
-        copy_row(own_totals, own_before)
+        added = planes[place, :n]
+        leave_out(planes[0, :n], added, own_weight)
+        before = out.totals[k, y, x : x + n] if out.totals.shape[0] > 0 else out.weight[y, x : x + n]
         if k < n_propagated:
-            merge_propagated(out.propagated[k, y, x : x + n], own_before, added, own_weight)
+            merge_propagated(out.propagated[k, y, x : x + n], before, added, own_weight)
         else:
-            merge_mean(out.error[y, x : x + n], own_before, added, own_weight, float(out.fill_value))
+            merge_mean(out.error[y, x : x + n], before, added, own_weight, float(out.fill_value))
         if out.totals.shape[0] > 0:
-            add_row(own_totals, own_weight)
+            add_row(before, own_weight)
 
 
 @njit(**MERGED)
-def _merge_row(
-    out: Output,
-    how: Merge,
-    sums: Floats32,
-    flags: Flags,
-    marks: NDArray[np.uint8],
-    n_planes: int,
-    row: Row,
-    space: Floats,
+def _merge_piece(
+    out: Output, how: Merge, planes: Floats32, flags: Flags, marks: NDArray[np.uint8], row: Row, space: MergeSpace
 ) -> int:
-    """Merge one row of a band; return to how many pixels the image contributed."""
+    """Merge one piece of a row of a band; return to how many pixels the image contributed."""
     first, y, x, n = row.first, row.y, row.x, row.n
-    weight, before, added = space[0, :n], space[1, :n], space[2, :n]
-    copy_row(out.weight[y, x : x + n], before)
-    take_plane(sums, first, 1, n_planes, added)
-    merge_mean(out.data[y, x : x + n], before, added, weight, float(out.fill_value))
+    weight, before = planes[0, :n], out.weight[y, x : x + n]
+    merge_mean(out.data[y, x : x + n], before, planes[1, :n], weight, float(out.fill_value))
     if len(how.averaged_places) > 0:
-        _merge_variances(out, how, sums, n_planes, row, space)
+        _merge_variances(out, how, planes, row, space.rows)
     if len(how.propagated_places) > 0 or how.error_place >= 0:
-        _merge_exactly(out, how, sums, n_planes, row, space)
-    add_row(out.weight[y, x : x + n], weight)
+        _merge_exactly(out, how, planes, row, space.own_weight[:n])
+    add_row(before, weight)
     if how.has_dq:
         for c in range(n):
             out.dq[y, x + c] |= flags[first + c]
@@ -156,7 +156,7 @@ def _merge_row(
 
 @njit(**ENTRY)
 def merge_band(
-    band: Band, sums: Floats32, flags: Flags, marks: NDArray[np.uint8], out: Output, how: Merge, space: Floats
+    band: Band, sums: Floats32, flags: Flags, marks: NDArray[np.uint8], out: Output, how: Merge, space: MergeSpace
 ) -> int:
     """Merge a band into the output and make it empty.
 
@@ -167,7 +167,7 @@ def merge_band(
     out, how
         The output, and how to merge.
     space
-        Working space, shape (6, at least the columns of the band).
+        Working space.
 
     Returns
     -------
@@ -175,16 +175,20 @@ def merge_band(
         Number of output pixels to which the image contributed.
     """
     n_planes, width, count = band.n_planes, band.x_max - band.x_min + 2, 0
+    planes = space.planes
     for r in range(band.y_max - band.y_min + 2):
-        first = r * width
         if 0 < r <= band.y_max - band.y_min:
-            take_plane(sums, first + 1, 0, n_planes, space[0, : width - 2])
-            any_weight = False
-            for c in range(width - 2):
-                any_weight |= space[0, c] != 0.0
-            if any_weight:
-                row = Row(first + 1, band.y_min + r - 1, band.x_min, width - 2)
-                count += _merge_row(out, how, sums, flags, marks, n_planes, row, space)
+            for x in range(band.x_min, band.x_max, PIECE):
+                first, n = r * width + x - band.x_min + 1, min(PIECE, band.x_max - x)
+                # the frame of the band holds what is read behind a piece
+                take_planes(sums, first, n_planes, planes, n)
+                any_weight = False
+                for c in range(n):
+                    any_weight |= planes[0, c] != 0.0
+                if any_weight:
+                    row = Row(first, band.y_min + r - 1, x, n)
+                    count += _merge_piece(out, how, planes, flags, marks, row, space)
+        first = r * width
         empty(sums, first * n_planes, width * n_planes)
         if how.has_dq:
             empty(flags, first, width)

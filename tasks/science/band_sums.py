@@ -11,15 +11,17 @@ from tasks.science.compiled import njit
 from tasks.science.drop_kernels import SQUARE, Band, Drop
 from tasks.science.drop_runs import add_drops, fill_areas, share_products, used_range
 from tasks.science.engine_options import ENTRY, MERGED, PART
+from tasks.science.lanes import LANES, UNSIGNED_LANES, transpose
 from tasks.science.map_rows import TILE_COLUMNS, TILE_ROWS, MapArrays, fill_run, set_row
 from tasks.science.map_tiles import X_HIGH, X_LOW, Y_HIGH, Y_LOW
-from tasks.science.overlap import share_in_four
+from tasks.science.overlap import RUN, share_in_four
 
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Flags = NDArray[np.uint32]
 Marks = NDArray[np.uint8]
 
+TILES_PER_RUN = RUN // TILE_COLUMNS
 MAX_PLANES = 6
 """Most planes of an image beside its values: variances and error."""
 NOTHING, ONE, VALUE = -1, -2, -3
@@ -56,7 +58,7 @@ class Space(NamedTuple):
     shares: Floats
     cubics: Floats
     weights: Floats
-    row: Floats32
+    rows: Floats32
     values: Floats32
     wide: NDArray[np.int64]
     corners: Floats
@@ -69,14 +71,13 @@ class Space(NamedTuple):
 @njit(**PART)
 def _read_weights(data: Floats32, weight: Floats32, weights: Floats) -> bool:
     """Set the weights of a run, 0 where a pixel cannot be used; tell whether any can."""
-    highest = 0.0
+    n_used = 0
     for k in range(len(data)):
-        w = float(weight[k])
+        w = weight[k]
         used = (w > 0.0) & (w < np.inf) & (abs(data[k]) < np.inf)
-        w = w if used else 0.0
-        weights[k] = w
-        highest = max(highest, w)
-    return highest > 0.0
+        weights[k] = w if used else np.float32(0.0)
+        n_used += used
+    return n_used > 0
 
 
 @njit(**PART)
@@ -94,30 +95,28 @@ def _scaled_row(pixels: Floats32, root: bool, scale: np.float32, weights: Floats
 
 @njit(**PART)
 def _read_values(
-    image: Source, j: int, start: int, stop: int, n_planes: int, weights: Floats, row: Floats32, values: Floats32
-) -> bool:
-    """Set what a run adds to each plane, pixel by pixel; tell whether all of it that is used is finite."""
+    image: Source, j: int, start: int, first: int, last: int, n_planes: int, weights: Floats, rows: Floats32,
+    values: Floats32,
+) -> bool:  # fmt: skip
+    """Set what pixels of a run add to each plane, pixel by pixel; tell whether all of it that is used is finite."""
     not_finite = 0
-    n = stop - start
-    step = np.uint64(n_planes)
     for plane in range(n_planes):
         source = image.sources[plane]
+        row = rows[plane * RUN + first : plane * RUN + last]
         if source == VALUE:
-            for k in range(n):
-                row[k] = (image.data[j, start + k] - image.level) * image.scale
+            pixels = image.data[j, start + first : start + last]
+            for k in range(len(row)):
+                row[k] = (pixels[k] - image.level) * image.scale
         elif source >= 0:
-            root = source < image.n_variances
-            not_finite += _scaled_row(image.planes[source][j, start:stop], root, image.scale, weights, row)
+            pixels, root = image.planes[source][j, start + first : start + last], source < image.n_variances
+            not_finite += _scaled_row(pixels, root, image.scale, weights[first:last], row)
         elif source == ONE:
-            for k in range(n):
-                row[k] = np.float32(1.0)
-        else:
-            # working space is 0 from the start
-            continue
-        at = np.uint64(plane)
-        for k in range(n):
-            values[at] = row[k]
-            at += step
+            row[:] = np.float32(1.0)
+    # planes without a source are 0, as all working space is from the start
+    run, step = np.uint64(RUN), np.uint64(n_planes)
+    for k in range(np.uint64(first - first % LANES), np.uint64(last), UNSIGNED_LANES):
+        for plane in range(np.uint64(0), step, UNSIGNED_LANES):
+            transpose(rows, plane * run + k, run, values, k * step + plane, step)
     return not_finite == 0
 
 
@@ -146,7 +145,7 @@ def _add_run(
         share_in_four(positions, first, last, drop.half, shares)
     else:
         share_products(drop, positions, n, image.holds_flux, shares)
-    finite = _read_values(image, j, start, stop, band.n_planes, weights, space.row, values)
+    finite = _read_values(image, j, start, first, last, band.n_planes, weights, space.rows, values)
     add_drops(
         band, sums, flags, marks, drop, table, positions, shares, weights, values, dq, first, last, image.holds_flux,
         finite, space.wide, space.corners, space.nine, space.areas, space.along_x, space.along_y,
@@ -162,6 +161,15 @@ def _touches(band: Band, extents: Floats, tile_row: int, tile_column: int) -> bo
         and extents[tile_row, tile_column, X_LOW] <= band.x_max - 0.5
     )
     return touches
+
+
+@njit(**PART)
+def _end_of_run(band: Band, extents: Floats, tile_row: int, begin: int, last: int) -> int:
+    """Return how far from a tile on all tiles of a row touch a band, if they are not too many for a run."""
+    end = begin
+    while end < min(last, begin + TILES_PER_RUN) and _touches(band, extents, tile_row, end):
+        end += 1
+    return end
 
 
 @njit(**ENTRY)
@@ -196,8 +204,12 @@ def sum_band(
         left, right = image.x_min + first * TILE_COLUMNS, min(image.x_min + last * TILE_COLUMNS, image.x_max)
         for j in range(top, min(top + TILE_ROWS, image.y_max)):
             set_row(m, j, left, right, drop.half, space.cubics)
-            for tile_column in range(first, last):
-                if _touches(band, extents, tile_row, tile_column):
-                    start = image.x_min + tile_column * TILE_COLUMNS
-                    stop = min(start + TILE_COLUMNS, image.x_max)
-                    _add_run(m, image, drop, table, band, sums, flags, marks, j, start, stop, space)
+            end = first
+            while end < last:
+                begin, end = end, _end_of_run(band, extents, tile_row, end, last)
+                if begin == end:
+                    end += 1
+                    continue
+                start = image.x_min + begin * TILE_COLUMNS
+                stop = min(image.x_min + end * TILE_COLUMNS, image.x_max)
+                _add_run(m, image, drop, table, band, sums, flags, marks, j, start, stop, space)

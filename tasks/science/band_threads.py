@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.products.windows import Window
-from tasks.science.band_merge import Merge, Output, merge_band
+from tasks.science.band_merge import PIECE, Merge, MergeSpace, Output, merge_band
 from tasks.science.band_sums import Source, Space, sum_band
 from tasks.science.drop_kernels import Band, Drop
 from tasks.science.map_rows import N_SLOTS, ORDER, MapArrays
@@ -23,8 +23,6 @@ from tasks.science.wide_overlap import N_CORNERS, N_NINE
 
 BAND_ROWS = 64
 """Rows of the output that are summed at a time. Fixed, because the bits of the result follow it."""
-MERGE_ROWS = 6
-"""Rows that merging works in."""
 FRAME = 2
 """Columns and rows that a band has more than its part of the output."""
 
@@ -81,7 +79,7 @@ class BandWork:
             shares=np.zeros(N_SHARES),
             cubics=np.zeros(N_SLOTS * ORDER * len(self.arrays.x_starts)),
             weights=np.zeros(RUN),
-            row=np.zeros(RUN, np.float32),
+            rows=np.zeros(RUN * self.n_planes, np.float32),
             values=np.zeros(RUN * self.n_planes, np.float32),
             wide=np.zeros(RUN, np.int64),
             corners=np.zeros(N_CORNERS),
@@ -90,6 +88,11 @@ class BandWork:
             along_x=np.zeros(n_columns),
             along_y=np.zeros(BAND_ROWS),
         )
+
+    def merge_space(self) -> MergeSpace:
+        """Return working space for merging."""
+        planes = np.zeros((self.n_planes, PIECE), np.float32)
+        return MergeSpace(planes, own_weight=np.zeros(PIECE, np.float32), rows=np.zeros((2, PIECE)))
 
 
 class BandBuffer:
@@ -128,13 +131,13 @@ class BandThreads:
         queue = iter(bands)
 
         def drain(buffer: BandBuffer) -> int:
-            space, rows, count = work.small_space(n_columns), np.zeros((MERGE_ROWS, n_columns)), 0
+            space, merge_space, count = work.small_space(n_columns), work.merge_space(), 0
             # the iterator of a list gives each band to one thread only
             for window in queue:
                 band = Band(window.x_min, window.y_min, window.x_max, window.y_max, work.n_linear, work.n_planes)
                 sums = (buffer.sums, buffer.flags, buffer.marks)
                 sum_band(work.arrays, work.source, work.drop, work.table, band, *sums, work.extents, space)
-                count += merge_band(band, *sums, work.output, work.merge, rows)
+                count += merge_band(band, *sums, work.output, work.merge, merge_space)
             return count
 
         if len(buffers) == 1:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tasks.science.compiled import njit
 from tasks.science.engine_options import INLINE, PART
-from tasks.science.lanes import LANES, add_products, add_squares
+from tasks.science.lanes import LANES, UNSIGNED_LANES, add_products, add_squares
 from tasks.science.overlap import NO_SHARE, RUN
 from tasks.science.wide_overlap import areas_in_column
 
@@ -34,7 +34,6 @@ TABLE_STEP = 0.003
 """Step of the table of the Lanczos function, in input pixels; values between are not interpolated."""
 POINT_PIXFRAC = 0.001
 """Up to this size a drop is a point, as in drizzle."""
-_LANES = np.uint64(LANES)
 LARGEST_DROP = 1e6
 """Output pixels that a drop may extend over: larger ones lie across a break of the map; their areas are rounding."""
 ADDED, ADDED_POSITIVE = 1, 3
@@ -93,12 +92,12 @@ def add_values(band: Band, sums: Floats32, pixel: int, coefficient: np.float32, 
     # a loop over the lanes would be unrolled and joined to wider vectors, to no use for so few of them
     add_products(sums, to, values, first, coefficient)
     if band.n_linear > LANES:
-        add_products(sums, to + _LANES, values, first + _LANES, coefficient)
+        add_products(sums, to + UNSIGNED_LANES, values, first + UNSIGNED_LANES, coefficient)
     if band.n_planes > band.n_linear:
         plane = np.uint64(band.n_linear)
         add_squares(sums, to + plane, values, first + plane, coefficient)
         if band.n_planes > band.n_linear + LANES:
-            plane += _LANES
+            plane += UNSIGNED_LANES
             add_squares(sums, to + plane, values, first + plane, coefficient)
 
 

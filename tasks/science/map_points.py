@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from tasks.products.windows import Window
 from tasks.science.compiled import njit
 from tasks.science.engine_options import ENTRY, PART
-from tasks.science.map_rows import N_SLOTS, ORDER, TILE_COLUMNS, MapArrays, fill_run, set_row
-from tasks.science.overlap import STRIDE
+from tasks.science.map_rows import N_SLOTS, ORDER, MapArrays, fill_run, set_row
+from tasks.science.overlap import RUN, STRIDE
 
 Floats = NDArray[np.float64]
 
@@ -81,8 +81,8 @@ def _fill_window(m: MapArrays, left: int, top: int, right: int, bottom: int, out
     work, cubics = np.zeros(N_SLOTS * STRIDE), np.zeros(N_SLOTS * ORDER * len(m.x_starts))
     for j in range(top, bottom):
         set_row(m, j, left, right, 0.0, cubics)
-        for start in range(left, right, TILE_COLUMNS):
-            stop = min(start + TILE_COLUMNS, right)
+        for start in range(left, right, RUN):
+            stop = min(start + RUN, right)
             fill_run(m, j, start, stop, 0.0, cubics, work)
             for k in range(stop - start):
                 out[j, start + k, 0] = work[k + 1]

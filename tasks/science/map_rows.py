@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tasks.science.compiled import njit
 from tasks.science.engine_options import INLINE, MERGED, PART
-from tasks.science.overlap import RUN, STRIDE
+from tasks.science.overlap import STRIDE
 
 Floats = NDArray[np.float64]
 
@@ -17,8 +17,9 @@ ORDER = 4
 """Number of coefficients of a cubic."""
 N_SLOTS = 4
 _TWO, _THREE, _FOUR, _STRIDE = np.uint64(2), np.uint64(3), np.uint64(4), np.uint64(STRIDE)
-TILE_ROWS, TILE_COLUMNS = 16, RUN
-"""Shape of the tiles of the input whose extent on the output is known before they are drizzled."""
+TILE_ROWS, TILE_COLUMNS = 16, 32
+"""Shape of the tiles of the input whose extent on the output is known before they are drizzled. Where an image is
+turned, short ones leave out more of what is beside a band; neighbours that touch it are drizzled together."""
 
 
 class MapArrays(NamedTuple):
