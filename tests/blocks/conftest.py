@@ -35,3 +35,9 @@ def proxy(s3_endpoint: str) -> Iterator[FaultyS3]:
 def faulty_store(proxy: FaultyS3, s3_endpoint: str, request: pytest.FixtureRequest) -> DataStore:
     """A store that gives up quickly: half a second without an answer, three attempts."""
     return store_at(proxy.url, make_bucket(s3_endpoint, bucket_of(request.node.nodeid)), timeout_s=0.5, attempts=3)
+
+
+@pytest.fixture
+def patient_store(faulty_store: DataStore) -> DataStore:
+    """The same for tests in which no answer is missing: on a busy machine they are late, and asking again counts."""
+    return faulty_store.model_copy(update={"timeout_s": 30.0})

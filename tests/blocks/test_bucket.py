@@ -301,17 +301,17 @@ def mosaic(n_ccds: int) -> bytes:
     return one[:FITS_BLOCK] + one[FITS_BLOCK:] * n_ccds
 
 
-def test_of_a_mosaic_little_more_than_one_ccd_is_fetched(faulty_store: DataStore, proxy: FaultyS3) -> None:
+def test_of_a_mosaic_little_more_than_one_ccd_is_fetched(patient_store: DataStore, proxy: FaultyS3) -> None:
     data = mosaic(40)
-    stored = faulty_store.put_bytes("x.fits.fz", data)
+    stored = patient_store.put_bytes("x.fits.fz", data)
     ref = ProductRef(key="x.fits.fz", sha256=stored.sha256, size=stored.size)
     proxy.forget()
 
-    with open_fits(faulty_store, ref, checksum=False) as hdus:
+    with open_fits(patient_store, ref, checksum=False) as hdus:
         hdu = get_hdu(hdus, 40, ref)
         own, pixels = hdu.fileinfo()["datSpan"], np.array(hdu.data)
     first = proxy.forget()
-    with open_fits(faulty_store, ref, checksum=False) as hdus:
+    with open_fits(patient_store, ref, checksum=False) as hdus:
         get_hdu(hdus, 39, ref).data.sum()
     second = proxy.forget()
 

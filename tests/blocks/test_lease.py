@@ -25,7 +25,7 @@ KEY = "leases/exposure-1.json"
 @pytest.fixture(params=["local", "s3"])
 def shared(request: pytest.FixtureRequest) -> DataStore:
     """A store in which conditional writes are atomic; moto's are so behind the proxy only."""
-    store: DataStore = request.getfixturevalue("store" if request.param == "local" else "faulty_store")
+    store: DataStore = request.getfixturevalue("store" if request.param == "local" else "patient_store")
     return store
 
 
@@ -312,14 +312,14 @@ def test_a_lease_whose_store_fails_after_it_was_written_is_not_left_behind(
     assert faulty_store.list_keys() == []
 
 
-def test_a_lease_costs_one_request_when_nobody_holds_it(faulty_store: DataStore, proxy: FaultyS3) -> None:
+def test_a_lease_costs_one_request_when_nobody_holds_it(patient_store: DataStore, proxy: FaultyS3) -> None:
     """What is looked up after it was written may fail, or be another's."""
-    assert faulty_store._bucket.honours_conditions()
+    assert patient_store._bucket.honours_conditions()
     proxy.forget()
 
-    with lease(faulty_store, "exposure-1") as mine:
+    with lease(patient_store, "exposure-1") as mine:
         assert proxy.traffic.requests == 1
-        assert mine.version == faulty_store.version(KEY)
+        assert mine.version == patient_store.version(KEY)
 
 
 def test_a_lease_with_its_own_token_is_its_own(store: DataStore) -> None:

@@ -15,8 +15,8 @@ from blocks.store import DataStore, StoreError
 
 
 @pytest.fixture
-def cached(faulty_store: DataStore, tmp_path: Path) -> DataStore:
-    return faulty_store.model_copy(update={"read_cache": str(tmp_path / "cache"), "read_cache_bytes": 100_000})
+def cached(patient_store: DataStore, tmp_path: Path) -> DataStore:
+    return patient_store.model_copy(update={"read_cache": str(tmp_path / "cache"), "read_cache_bytes": 100_000})
 
 
 def cache_of(store: DataStore) -> ReadCache:

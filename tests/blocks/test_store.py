@@ -91,7 +91,7 @@ def test_a_folder_is_not_an_object(any_store: DataStore) -> None:
     assert not any_store.exists("e")
 
 
-@pytest.mark.parametrize("kind", ["store", "faulty_store"])
+@pytest.mark.parametrize("kind", ["store", "patient_store"])
 def test_only_one_of_many_writers_creates_an_object(request: pytest.FixtureRequest, kind: str) -> None:
     any_store: DataStore = request.getfixturevalue(kind)
     with ThreadPoolExecutor(8) as threads:
