@@ -15,6 +15,7 @@ from drizzle_cases import (
 )
 
 from tasks.science.drizzling import KERNELS, DrizzleImage, Drizzler
+from tasks.science.overlap import RUN
 from tasks.science.pixel_map import PixelMap, make_pixel_map
 
 LARGE = (300, 310)
@@ -41,6 +42,29 @@ def test_square_drops_are_those_of_drizzle(angle_deg, pixfrac):
     theirs = drizzled(images, pixfrac=pixfrac)
     assert_same_image(ours, theirs)
     assert counts == [np.count_nonzero(theirs.out_ctx[0] & bit) for bit in (1, 2)]
+
+
+@pytest.mark.parametrize("kernel", ["square", "point"])
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "splines"])
+@pytest.mark.parametrize("angle_deg", [0.4, 37.0, 90.0])
+def test_rows_longer_than_a_run_are_those_of_drizzle(angle_deg, listed, kernel):
+    shape, out_shape, turn = (40, 2 * RUN + 9), (560, 570), np.deg2rad(angle_deg)
+
+    def to_output(x, y):
+        u, v = x - 260.3, y - 20.4
+        u = u + 1e-5 * u * v
+        return 285.2 + np.cos(turn) * u - np.sin(turn) * v, 280.1 + np.sin(turn) * u + np.cos(turn) * v
+
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
+    exact = PixelMap.from_positions(np.stack(to_output(x, y), axis=-1))
+    pixel_map = exact if listed else make_pixel_map(to_output, shape, out_shape)
+    data, weight, _, dq = exposure(3, shape)
+    image = DrizzleImage(data, weight, pixel_map, dq=dq, scale_ratio=1.0)
+    ours = Drizzler(out_shape, kernel=kernel, pixfrac=0.8, dq=True)
+    ours.add(image)
+    theirs = drizzled([image], kernel=kernel, pixfrac=0.8, out_shape=out_shape)
+    assert_same_image(ours, theirs)
+    np.testing.assert_array_equal(ours.dq, theirs.out_dq)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

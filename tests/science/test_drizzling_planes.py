@@ -17,6 +17,7 @@ from drizzle_cases import (
     planes,
 )
 
+from tasks.science.band_merge import PIECE
 from tasks.science.band_threads import BAND_ROWS
 from tasks.science.drizzling import DrizzleImage, Drizzler
 from tasks.science.pixel_map import PixelMap, make_pixel_map
@@ -48,6 +49,21 @@ def test_the_number_of_threads_changes_no_byte(kernel, angle):
         outputs.append(out)
     for out in outputs[1:]:
         assert_equal_planes(outputs[0], out)
+
+
+@pytest.mark.parametrize("width", [*range(PIECE - 1, PIECE + 6), 2 * PIECE])
+def test_what_is_cut_off_beside_the_output_changes_nothing_of_it(width):
+    shape = (30, 2 * PIECE + 40)
+    data, weight, variances, dq = exposure(7, shape)
+    pixel_map = make_pixel_map(lambda x, y: (x - 8.3 + 0.1 * y, y + 3.4 - 0.02 * x), shape, shape)
+    image = DrizzleImage(data, weight, pixel_map, variances=variances, error=variances[1], dq=dq, exposure_time=1.0)
+    whole, part = Drizzler(shape, **EVERYTHING), Drizzler((shape[0], width), **EVERYTHING)
+    for out in (whole, part):
+        out.add(image)
+        out.add(replace(image, level=0.3))
+    assert np.count_nonzero(part.weight[:, -1]) > 10
+    for name, plane in planes(part).items():
+        np.testing.assert_array_equal(plane, planes(whole)[name][..., :width], err_msg=name)
 
 
 def test_planes_are_whole_after_every_image():
