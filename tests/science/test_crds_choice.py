@@ -15,8 +15,6 @@ from pathlib import Path
 
 import pytest
 from crds_cache import Cache, match
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tasks.errors import NoReferenceError
 from tasks.products.references import MODEL_KEYWORDS
@@ -25,7 +23,7 @@ from tasks.science.crds_rules import load_context
 HOUSE = Path(__file__).parents[2]
 JWST_PYTHON = Path(os.environ.get("SHEARLINE_JWST_PYTHON", HOUSE / ".peers" / "jwst" / "bin" / "python"))
 PEER = Path(__file__).parents[1] / "crds_peer.py"
-MANY, FEW = 10_000, 300
+MANY = 10_000
 
 VALUES = {
     "DETECTOR": ["MIRIMAGE", "MIRIFULONG", "MIRIFUSHORT"],
@@ -175,22 +173,6 @@ def sides(request, tmp_path):
     both.close()
 
 
-def test_random_headers_get_the_same_reference(sides):
-    seen = []
-
-    @settings(max_examples=FEW, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(rng=st.randoms(use_true_random=False), number=st.integers(0, N_CONTEXTS - 1))
-    def same_choice(rng, number):
-        header = random_header(rng, sides.instrument)
-        seen.append(sides.theirs(number, header))
-        assert sides.ours(number, header) == seen[-1], (sides.rules[number].context, header)
-
-    same_choice()
-    assert {"NONE", "N/A", "OMIT"} <= set(seen)
-    assert len(set(seen)) > 15
-
-
-@pytest.mark.accuracy
 def test_ten_thousand_random_headers_get_the_same_reference(sides):
     rng = random.Random(1)
     cases = [(rng.randrange(N_CONTEXTS), random_header(rng, sides.instrument)) for _ in range(MANY)]
@@ -203,5 +185,6 @@ def test_ten_thousand_random_headers_get_the_same_reference(sides):
     differ = [case for case, *answers in zip(cases, ours, seen, strict=True) if answers[0] != answers[1]]
     assert differ == []
     selected = [answer for answer in seen if answer.endswith(".fits")]
-    assert len(seen) == MANY
     assert len(selected) > MANY / 10
+    assert len(set(selected)) > 15
+    assert {"NONE", "N/A", "OMIT"} <= set(seen)
