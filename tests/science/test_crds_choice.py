@@ -125,10 +125,6 @@ class Sides:
     def close(self):
         self.process.communicate()
 
-    def theirs(self, number, header):
-        self.ask(number, header)
-        return self.answer()
-
     def ask(self, number, header):
         parameters = {self.names[key]: value for key, value in header.items()}
         question = {"context": self.rules[number].context, "type": self.kind, "header": parameters}

@@ -51,14 +51,17 @@ def test_workers_have_what_the_process_they_are_forked_from_has_imported(tmp_pat
 
 
 def test_a_module_that_is_missing_leaves_no_thread_behind() -> None:
-    # in a process of its own: here threads of other tests come and go
+    # in a process of its own: here threads of other tests come and go; one that has ended is seen for a moment
     code = (
-        "import os, psutil\n"
+        "import os, psutil, time\n"
         "from tasks.workers.preload import load\n"
         "before = psutil.Process().num_threads()\n"
         "try:\n"
         "    load(['no_such_module_anywhere'], os.getppid())\n"
         "except ModuleNotFoundError:\n"
+        "    until = time.monotonic() + 10\n"
+        "    while psutil.Process().num_threads() > before and time.monotonic() < until:\n"
+        "        time.sleep(0.01)\n"
         "    print(psutil.Process().num_threads() - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, check=True)
